@@ -1,1 +1,17 @@
-//! Being built.
+//! The phone's half of Pocketcard: a PIV card, its state and the runtime that drives it. No transport, no user interface and
+//! no executor in here; an app, the virtual phone or a binding for another language brings those.
+//!
+//! - [`card`]: the card as a pure state machine (dispatcher, PIV applet, PIN, card sessions).
+//! - [`runtime`]: one future that owns links and card and drives them over the traits of [`traits`].
+//! - [`traits`]: what a platform provides: [`StateStore`], [`KeyStore`], [`SealingKey`], [`Approver`], [`Clock`], [`Entropy`].
+//! - [`keystore`]: the software key store (feature `software-keys`).
+//! - [`store`]: state stores: durable (feature `redb`) and in memory.
+//! - `enrolment`: keys and certificates made on the phone itself (feature `enrolment`).
+
+pub mod card;
+pub mod traits;
+
+pub use traits::{
+    ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, Batch, BatchEntry, Clock, Entropy, HostId, KeyAlgorithm,
+    KeyHandle, KeyStore, KeyStoreError, PublicKeyData, SealingError, SealingKey, StateStore, StoreError,
+};
