@@ -1,0 +1,125 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{Address, Side};
+
+/// The daemon as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name and version of the daemon.
+    pub software: String,
+    /// The daemon's static public key, in hexadecimal: what phones know this computer by.
+    pub host_id: String,
+    /// This computer's name, as phones show it.
+    pub host_name: String,
+    /// Whether this is the daemon of a private test environment.
+    pub dev: bool,
+    /// Whether a pairing is under way.
+    pub pairing: bool,
+    /// One entry a reader slot.
+    pub slots: Vec<SlotStatus>,
+}
+
+/// One slot of the reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// Its number, from 0.
+    pub slot: u32,
+    /// Whether pcscd's driver is there for it.
+    pub driver: DriverState,
+    /// Whether a card is in it.
+    pub card_present: bool,
+    /// Whether pcscd powered the card.
+    pub powered: bool,
+    /// Whether the card's PIN is verified, as the phone said last.
+    pub pin_verified: bool,
+    /// Tries left, as the phone said last; absent while no card is present.
+    pub pin_tries_left: Option<u32>,
+    /// The phone that is paired into it.
+    pub phone: Option<Phone>,
+}
+
+/// State of the driver's connections for one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverState {
+    /// pcscd is not running, has not loaded the driver, or is idle.
+    Absent,
+    /// It listens for cards; no program uses the reader.
+    Waiting,
+    /// Its command connection is open.
+    Connected,
+}
+
+/// A paired phone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phone {
+    /// Its static public key, in hexadecimal.
+    pub id: String,
+    /// Its name on this computer.
+    pub name: String,
+    /// Its slot, from 0.
+    pub slot: u32,
+    /// Where it is dialled, if it is reached by a stream.
+    pub address: Option<Address>,
+    /// State of its link.
+    pub link: LinkState,
+    /// Name and version of the phone's software, while it is connected.
+    pub software: Option<String>,
+    /// Name of the card, while it is connected.
+    pub card_name: Option<String>,
+}
+
+/// State of the link to a phone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LinkState {
+    /// Nothing answers at its address.
+    Disconnected {
+        /// Why the last attempt failed, in words.
+        reason: Option<String>,
+    },
+    /// The handshake is under way.
+    Connecting {},
+    /// The channel is open.
+    Connected {},
+    /// Phone and computer speak different versions of the link protocol.
+    VersionMismatch {
+        /// Newest version of this computer.
+        ours: u32,
+        /// Newest version of the phone.
+        theirs: u32,
+        /// Which side to update: [`Side::Theirs`] is the phone.
+        update: Side,
+    },
+    /// A state that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// One check of the daemon's own installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Short stable name of the check, for example `state-folder`.
+    pub check: String,
+    /// How bad it is.
+    pub level: Level,
+    /// What was found.
+    pub message: String,
+    /// What to do next.
+    pub advice: Option<String>,
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Worth knowing.
+    Note,
+    /// Works, but not for long or not safely.
+    Warning,
+    /// Does not work.
+    Error,
+}
