@@ -8,8 +8,11 @@
 //! Both begin with a `Hello` that carries [`VERSION`], so that programs from different releases say which one to
 //! update instead of misreading each other. Nothing here uses an async runtime: the driver runs inside pcscd.
 
+pub mod accounts;
 pub mod address;
 pub mod control;
+pub mod driver;
+pub mod peer;
 
 pub use address::{Address, AddressError};
 
