@@ -1,0 +1,270 @@
+//! The whole: phones, daemon, driver and pcscd, started, paired, and taken down again.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pocketcard_ipc::control::ClientError;
+
+use crate::daemon::Daemon;
+use crate::folder::Folder;
+use crate::pairing::pair;
+use crate::pcscd::{Pcscd, READER};
+use crate::phone::{Phone, PhoneSpec};
+use crate::process::{Process, Spec};
+use crate::tools::Built;
+use crate::{Card, DevError};
+
+/// How long a paired phone may take to connect and its card to be in the reader.
+pub const CARD_LIMIT: Duration = Duration::from_secs(10);
+
+/// What an [`Environment`] is to have. [`Self::start`] builds it.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    card: Card,
+    slots: u32,
+    phones: Option<u32>,
+    keep_logs: Option<PathBuf>,
+    log_level: String,
+    auto_approve: bool,
+    daemon_config: String,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            card: Card::Empty,
+            slots: 1,
+            phones: None,
+            keep_logs: None,
+            log_level: "info".to_owned(),
+            auto_approve: true,
+            daemon_config: String::new(),
+        }
+    }
+}
+
+impl Builder {
+    /// What the phones' cards hold at the start.
+    #[must_use]
+    pub fn card(mut self, card: Card) -> Self {
+        self.card = card;
+        self
+    }
+
+    /// How many slots the reader has. One by default: many tools take the first or refuse several.
+    #[must_use]
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots.max(1);
+        self
+    }
+
+    /// How many phones are started and paired, each into its own slot. As many as slots by default.
+    #[must_use]
+    pub fn phones(mut self, phones: u32) -> Self {
+        self.phones = Some(phones);
+        self
+    }
+
+    /// Where the logs are written instead of into the environment's folder, to stay after its end.
+    #[must_use]
+    pub fn keep_logs(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.keep_logs = Some(folder.into());
+        self
+    }
+
+    /// The filter of every log, in the syntax of `RUST_LOG`. `info` by default.
+    #[must_use]
+    pub fn log_level(mut self, level: impl Into<String>) -> Self {
+        self.log_level = level.into();
+        self
+    }
+
+    /// Whether the phones approve every operation by themselves. Yes by default.
+    #[must_use]
+    pub fn auto_approve(mut self, auto_approve: bool) -> Self {
+        self.auto_approve = auto_approve;
+        self
+    }
+
+    /// More lines for the daemon's configuration, such as `pin_entry = "phone"`.
+    #[must_use]
+    pub fn daemon_config(mut self, lines: impl Into<String>) -> Self {
+        self.daemon_config = lines.into();
+        self
+    }
+
+    /// Starts everything and returns when the cards are in the reader.
+    ///
+    /// # Errors
+    /// Whatever did not start, with its last words. Everything that did start is ended again.
+    pub fn start(self) -> Result<Environment, DevError> {
+        let built = Built::find()?;
+        let folder = Folder::create(self.keep_logs.as_deref())?;
+        let count = self.phones.unwrap_or(self.slots);
+        let mut phones = Vec::new();
+        for index in 0..count {
+            let phone = Phone::new(PhoneSpec {
+                name: format!("Test phone {}", index + 1),
+                program: built.phone.clone(),
+                state: folder.join(&format!("phone-{index}")),
+                socket: folder.join(&format!("phone-{index}.sock")),
+                log: folder.log(&format!("phone-{index}")),
+                level: self.log_level.clone(),
+                card: self.card,
+                auto_approve: self.auto_approve,
+            });
+            phone.prepare()?;
+            phones.push(phone);
+        }
+        let links: Vec<String> = phones.iter().map(Phone::address).collect();
+        let daemon = Daemon::start(&folder, &built.daemon, self.slots, &links, &self.log_level, &self.daemon_config)?;
+        let mut environment = Environment { slots: self.slots, built, phones, pcscd: None, daemon, folder };
+        for phone in &mut environment.phones {
+            phone.restart()?;
+        }
+        for (slot, phone) in (0..).zip(&mut environment.phones) {
+            pair(&mut environment.daemon.control()?, phone, slot)?;
+        }
+        // The cards come first: pcscd lets no client in before its first look at every reader, so whoever comes
+        // first finds them there.
+        for slot in 0..count.min(self.slots) {
+            environment.daemon.wait_card(slot, true, CARD_LIMIT)?;
+        }
+        let device = format!("{}:{}", environment.daemon.driver_socket().display(), self.slots);
+        let driver = environment.built.driver.clone();
+        environment.pcscd = Some(Pcscd::start(&environment.folder, &driver, &device, &self.log_level)?);
+        for slot in 0..count.min(self.slots) {
+            environment.wait_card(slot, true, CARD_LIMIT)?;
+        }
+        Ok(environment)
+    }
+}
+
+/// A reader with phones in it that nobody else sees. Dropping it ends every process and removes the folder.
+///
+/// The order of the fields is the order in which they end.
+#[derive(Debug)]
+pub struct Environment {
+    pcscd: Option<Pcscd>,
+    daemon: Daemon,
+    phones: Vec<Phone>,
+    built: Built,
+    slots: u32,
+    folder: Folder,
+}
+
+impl Environment {
+    /// Describes an environment; one slot, one phone, an empty card unless told otherwise.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The environment's folder, for files that are to go away with it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder with one log per process.
+    pub fn logs(&self) -> &Path {
+        self.folder.logs()
+    }
+
+    /// What `PCSCLITE_CSOCK_NAME` has to be for a client of PC/SC.
+    pub fn pcsc_socket(&self) -> PathBuf {
+        self.folder.join("run/pcscd.comm")
+    }
+
+    /// The names of the reader's slots, as clients of PC/SC see them.
+    pub fn reader_names(&self) -> Vec<String> {
+        (0..self.slots).map(|slot| format!("{READER} 00 {slot:02X}")).collect()
+    }
+
+    /// A command that finds this environment's pcscd and daemon and no other.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.envs(self.variables());
+        command
+    }
+
+    /// The variables that [`Self::command`] sets.
+    pub fn variables(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("PCSCLITE_CSOCK_NAME", self.pcsc_socket()),
+            ("POCKETCARD_CONTROL", self.daemon.control_socket().to_path_buf()),
+            ("POCKETCARD_DEV_FOLDER", self.folder.path().to_path_buf()),
+        ]
+    }
+
+    /// One of the phones, counted from 0.
+    ///
+    /// # Errors
+    /// [`DevError::NoSuch`].
+    pub fn phone(&mut self, index: usize) -> Result<&mut Phone, DevError> {
+        let count = self.phones.len();
+        self.phones.get_mut(index).ok_or(DevError::NoSuch { what: "phone", index, count })
+    }
+
+    /// The daemon.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    /// The private pcscd.
+    ///
+    /// # Errors
+    /// [`DevError::NoSuch`] while the environment is being built.
+    pub fn pcscd(&mut self) -> Result<&mut Pcscd, DevError> {
+        self.pcscd.as_mut().ok_or(DevError::NoSuch { what: "pcscd", index: 0, count: 0 })
+    }
+
+    /// Returns when PC/SC says that a card is (or is not) in the slot.
+    ///
+    /// # Errors
+    /// [`DevError::TimedOut`] after `limit`; [`DevError::ChildEnded`] if PC/SC cannot be asked.
+    pub fn wait_card(&self, slot: u32, present: bool, limit: Duration) -> Result<(), DevError> {
+        let names = self.reader_names();
+        let count = names.len();
+        let index = slot as usize;
+        let name = names.get(index).ok_or(DevError::NoSuch { what: "slot", index, count })?;
+        let started = Instant::now();
+        let mut waiter = Process::start(Spec {
+            name: "waiting for the card".to_owned(),
+            program: &self.built.cli,
+            arguments: vec![
+                "wait-card".into(),
+                name.into(),
+                if present { "present" } else { "absent" }.into(),
+                limit.as_millis().to_string().into(),
+            ],
+            environment: self.variables().map(|(name, value)| (name, value.into_os_string())).into(),
+            log: self.folder.log("wait-card"),
+            talks: false,
+        })?;
+        // It keeps the limit itself; the extra second is for its start on a busy machine.
+        match waiter.wait(limit + Duration::from_secs(1)) {
+            Some(status) if status.success() => Ok(()),
+            None => Err(waiter.timed_out("the card's coming or going", limit)),
+            Some(_) if started.elapsed() >= limit => Err(waiter.timed_out("the card's coming or going", limit)),
+            Some(_) => Err(waiter.ended_early()),
+        }
+    }
+
+    /// Pairs phone `index` again into `slot`, for tests that made the daemon forget it.
+    ///
+    /// # Errors
+    /// Those of a pairing; [`DevError::NoSuch`].
+    pub fn pair_again(&mut self, index: usize, slot: u32) -> Result<(), DevError> {
+        let mut control = self.daemon.control()?;
+        pair(&mut control, self.phone(index)?, slot)
+    }
+
+    /// Whether the daemon answers at its control socket.
+    pub fn daemon_answers(&self) -> Result<(), ClientError> {
+        match self.daemon.control() {
+            Err(DevError::Control(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
