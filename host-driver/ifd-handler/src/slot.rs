@@ -1,0 +1,147 @@
+//! The table of open slots, and the calls that are under way in each.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::presence::Announcer;
+use crate::reader::{Atr, Reader};
+use crate::types::Dword;
+use crate::wait::Latch;
+
+/// The open slots of a driver. [`crate::export_ifd_handler!`] makes the one there is.
+pub struct Table<R> {
+    slots: Mutex<Vec<(Dword, Arc<Slot<R>>)>>,
+}
+
+impl<R> std::fmt::Debug for Table<R> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Table").field("slots", &locked(&self.slots).len()).finish()
+    }
+}
+
+impl<R> Default for Table<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R> Table<R> {
+    /// An empty table.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { slots: Mutex::new(Vec::new()) }
+    }
+}
+
+impl<R: Reader> Table<R> {
+    /// Whether the slot is open.
+    pub(crate) fn contains(&self, lun: Dword) -> bool {
+        locked(&self.slots).iter().any(|(open, _)| *open == lun)
+    }
+
+    /// Adds a slot. `false` if it is open already.
+    pub(crate) fn insert(&self, lun: Dword, slot: Slot<R>) -> bool {
+        let mut slots = locked(&self.slots);
+        if slots.iter().any(|(open, _)| *open == lun) {
+            return false;
+        }
+        slots.push((lun, Arc::new(slot)));
+        true
+    }
+
+    /// Begins a call. The lock is held for the look-up alone, never during the call.
+    pub(crate) fn enter(&self, lun: Dword) -> Option<Call<R>> {
+        let slots = locked(&self.slots);
+        let (_, slot) = slots.iter().find(|(open, _)| *open == lun)?;
+        // Counted under the table's lock: once a slot is out of the table, its count can only fall.
+        *locked(&slot.calls) += 1;
+        Some(Call(Arc::clone(slot)))
+    }
+
+    /// Takes a slot out: no new call finds it.
+    pub(crate) fn remove(&self, lun: Dword) -> Option<Arc<Slot<R>>> {
+        let mut slots = locked(&self.slots);
+        let index = slots.iter().position(|(open, _)| *open == lun)?;
+        Some(slots.swap_remove(index).1)
+    }
+}
+
+/// An open slot.
+pub(crate) struct Slot<R> {
+    pub(crate) reader: R,
+    pub(crate) latch: Arc<Latch>,
+    announcer: Mutex<Announcer>,
+    atr: Mutex<Option<Atr>>,
+    calls: Mutex<u32>,
+    idle: Condvar,
+}
+
+impl<R> Slot<R> {
+    pub(crate) fn new(reader: R, latch: Arc<Latch>) -> Self {
+        Self {
+            reader,
+            latch,
+            announcer: Mutex::new(Announcer::new()),
+            atr: Mutex::new(None),
+            calls: Mutex::new(0),
+            idle: Condvar::new(),
+        }
+    }
+
+    /// What the resource manager was told. Held briefly, never while the reader works.
+    pub(crate) fn announcer(&self) -> MutexGuard<'_, Announcer> {
+        locked(&self.announcer)
+    }
+
+    /// The answer to reset of the last power-up.
+    pub(crate) fn atr(&self) -> MutexGuard<'_, Option<Atr>> {
+        locked(&self.atr)
+    }
+
+    /// The card is gone: remembers it and has the event thread look.
+    pub(crate) fn card_lost(&self) {
+        if self.announcer().lost() {
+            self.latch.wake();
+        }
+    }
+
+    /// Waits until no call is under way. `false` if the limit passed first.
+    pub(crate) fn drain(&self, limit: Duration) -> bool {
+        let deadline = Instant::now().checked_add(limit);
+        let mut calls = locked(&self.calls);
+        while *calls > 0 {
+            let left = deadline.map_or(limit, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return false;
+            }
+            calls = self.idle.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+/// A call under way in a slot.
+pub(crate) struct Call<R>(Arc<Slot<R>>);
+
+impl<R> std::ops::Deref for Call<R> {
+    type Target = Slot<R>;
+
+    fn deref(&self) -> &Slot<R> {
+        &self.0
+    }
+}
+
+impl<R> Drop for Call<R> {
+    fn drop(&mut self) {
+        let mut calls = locked(&self.0.calls);
+        *calls = calls.saturating_sub(1);
+        if *calls == 0 {
+            self.0.idle.notify_all();
+        }
+    }
+}
+
+/// A lock that a panic elsewhere does not take away: every value behind one is valid at each step.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
