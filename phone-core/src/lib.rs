@@ -9,7 +9,15 @@
 //! - `enrolment`: keys and certificates made on the phone itself (feature `enrolment`).
 
 pub mod card;
+#[cfg(any(feature = "software-keys", feature = "test-support"))]
+mod entropy;
+#[cfg(feature = "software-keys")]
+pub mod keystore;
+pub mod store;
 pub mod traits;
+
+#[cfg(any(feature = "software-keys", feature = "test-support"))]
+pub use entropy::SystemEntropy;
 
 pub use traits::{
     ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, Batch, BatchEntry, Clock, Entropy, HostId, KeyAlgorithm,

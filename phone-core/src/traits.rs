@@ -109,6 +109,9 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("the phone's state is in use by another process; end that process first")]
     InUse,
+    /// Other users may enter the folder of the store, or it belongs to somebody else.
+    #[error("the folder of the phone's state is open to other users; choose a new folder, or make it yours alone (chmod 700)")]
+    FolderNotPrivate,
     /// The store's file or folder could not be used.
     #[error("the phone's state could not be read or written")]
     Io(#[source] std::io::Error),
