@@ -1,3 +1,112 @@
-//! Being built.
+//! `pocketcard`: pairs phones, shows what the reader does, finds what is wrong, runs programs beside a virtual phone.
+//!
+//! Presentation only: what is decided is decided in the daemon, in `pocketcard-dev` and in the programs they start.
+//!
+//! # Exit codes
+//! The table in [`failure::Code`]; `pocketcard dev -- COMMAND` ends with COMMAND's.
 
-fn main() {}
+mod bundle;
+mod dev;
+mod doctor;
+mod failure;
+mod pair;
+mod phones;
+mod reader_conf;
+mod redact;
+mod status;
+mod terminal;
+mod wait_card;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use pocketcard_ipc::control::{Client, Limits};
+
+use failure::Failure;
+
+/// Use a phone as the smart card of this computer.
+#[derive(Debug, Parser)]
+#[command(name = "pocketcard", version, about, after_help = failure::EXIT_CODES)]
+struct Arguments {
+    /// Control socket of the daemon.
+    #[arg(long, global = true, value_name = "PATH", env = "POCKETCARD_CONTROL", default_value = CONTROL_SOCKET)]
+    control: PathBuf,
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+/// Where the daemon of the system listens.
+const CONTROL_SOCKET: &str = "/run/pocketcard/control.sock";
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Pair a phone: show a code for it to scan, compare six digits, confirm on both sides.
+    Pair(pair::Arguments),
+    /// List the paired phones.
+    Phones(phones::ListArguments),
+    /// Delete a pairing; the phone's card leaves the reader at once.
+    Forget(phones::ForgetArguments),
+    /// Give a phone another name on this computer.
+    Rename(phones::RenameArguments),
+    /// Show the daemon, the reader's slots and the cards in them.
+    Status(status::Arguments),
+    /// Look for what is wrong and say what to do about it.
+    Doctor(doctor::Arguments),
+    /// Run a command beside a virtual phone in a private reader; a shell if no command is given.
+    Dev(dev::Arguments),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Wait until a card is in a reader or has left it.
+    #[command(hide = true)]
+    WaitCard(wait_card::Arguments),
+}
+
+fn main() -> ExitCode {
+    let Arguments { control, command } = Arguments::parse();
+    let connect = || connect(&control);
+    let result = match command {
+        Subcommands::Pair(arguments) => pair::run(&arguments, &mut terminal::Terminal, connect),
+        Subcommands::Phones(arguments) => phones::list(&arguments, connect),
+        Subcommands::Forget(arguments) => phones::forget(&arguments, connect),
+        Subcommands::Rename(arguments) => phones::rename(&arguments, connect),
+        Subcommands::Status(arguments) => status::run(&arguments, connect),
+        Subcommands::Doctor(arguments) => doctor::run(&arguments, &control),
+        Subcommands::Dev(arguments) => dev::run(&arguments),
+        Subcommands::Completions { shell } => completions(shell),
+        Subcommands::WaitCard(arguments) => wait_card::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            terminal::complain(&failure);
+            failure.code().into()
+        }
+    }
+}
+
+/// A connection to the daemon.
+fn connect(control: &std::path::Path) -> Result<Client, Failure> {
+    Ok(Client::connect(control, concat!("pocketcard ", env!("CARGO_PKG_VERSION")), Limits::default())?)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "pocketcard", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script));
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pocketcard_ipc::control::ClientError;
+use pocketcard_ipc::driver::{DeviceName, Trust};
 
 use crate::daemon::Daemon;
 use crate::folder::Folder;
@@ -132,7 +133,7 @@ impl Builder {
         for slot in 0..count.min(self.slots) {
             environment.daemon.wait_card(slot, true, CARD_LIMIT)?;
         }
-        let device = format!("{}:{}", environment.daemon.driver_socket().display(), self.slots);
+        let device = device_name(environment.daemon.driver_socket(), self.slots)?.to_string();
         let driver = environment.built.driver.clone();
         environment.pcscd = Some(Pcscd::start(&environment.folder, &driver, &device, &self.log_level)?);
         for slot in 0..count.min(self.slots) {
@@ -140,6 +141,13 @@ impl Builder {
         }
         Ok(environment)
     }
+}
+
+/// What tells the driver where the daemon is, and that it runs as this user.
+fn device_name(socket: &Path, slots: u32) -> Result<DeviceName, DevError> {
+    let count = DeviceName::MAX_SLOTS.into();
+    let slots = u8::try_from(slots).map_err(|_| DevError::NoSuch { what: "slot", index: slots as usize, count })?;
+    DeviceName::new(socket, slots, Trust::OwnUser).map_err(|_| DevError::FolderName { folder: socket.to_path_buf() })
 }
 
 /// A reader with phones in it that nobody else sees. Dropping it ends every process and removes the folder.

@@ -70,6 +70,12 @@ pub enum DevError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The folder's path has characters that pcscd's configuration cannot hold.
+    #[error("{} cannot stand in pcscd's configuration. Set TMPDIR to a folder of the characters A-Z a-z 0-9 = / - . _ @", .folder.display())]
+    FolderName {
+        /// The path.
+        folder: PathBuf,
+    },
     /// No phone or slot has this number.
     #[error("there is no {what} {index}; this environment has {count}")]
     NoSuch {

@@ -1,0 +1,156 @@
+//! `pocketcard dev`: a command beside a virtual phone in a private reader.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::thread;
+
+use pocketcard_dev::{Card, Environment};
+use rustix::process::{Pid, Signal, getpgrp, kill_process};
+use rustix::termios::tcgetpgrp;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use crate::failure::Failure;
+use crate::terminal::note;
+
+/// What is passed on to the command. Those that only a terminal sends reach it anyway.
+const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// What the card holds at the start: keys and certificates in all four slots, or nothing.
+    #[arg(long, value_enum, default_value_t = CardArgument::Empty)]
+    card: CardArgument,
+    /// How many slots the reader has.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    slots: u32,
+    /// How many phones are paired, one a slot; as many as slots unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    phones: Option<u32>,
+    /// Write the logs there, to stay; they say nothing secret.
+    #[arg(long, value_name = "FOLDER")]
+    keep_logs: Option<PathBuf>,
+    /// Filter for the logs, in the syntax of RUST_LOG.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log_level: String,
+    /// The command and its arguments, after `--`.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum CardArgument {
+    Rsa,
+    Ec,
+    Empty,
+}
+
+impl From<CardArgument> for Card {
+    fn from(argument: CardArgument) -> Self {
+        match argument {
+            CardArgument::Rsa => Self::Rsa,
+            CardArgument::Ec => Self::Ec,
+            CardArgument::Empty => Self::Empty,
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    // From here on a signal is noted instead of ending us, so that the environment is always taken down.
+    let mut signals = Signals::new(FORWARDED).map_err(|source| Failure::System { what: "catching signals", source })?;
+    let mut builder = Environment::builder()
+        .card(arguments.card.into())
+        .slots(arguments.slots)
+        .phones(arguments.phones.unwrap_or(arguments.slots))
+        .log_level(&arguments.log_level);
+    if let Some(folder) = &arguments.keep_logs {
+        builder = builder.keep_logs(folder);
+    }
+    let environment = builder.start()?;
+    if let Some(signal) = signals.pending().next() {
+        return Ok(exit_by_signal(signal));
+    }
+    let mut child = start(arguments, &environment)?;
+    let pid = Pid::from_child(&child);
+    let handle = signals.handle();
+    let forwarder = thread::spawn(move || signals.forever().for_each(|signal| forward(pid, signal)));
+    let status = child.wait().map_err(|source| Failure::System { what: "waiting for the command", source });
+    handle.close();
+    let _ = forwarder.join();
+    drop(environment);
+    Ok(exit_code(status?))
+}
+
+fn start(arguments: &Arguments, environment: &Environment) -> Result<Child, Failure> {
+    let (program, rest) = match arguments.command.split_first() {
+        Some((program, rest)) => (program.clone(), rest),
+        None => (shell(environment), [].as_slice()),
+    };
+    let mut command = environment.command(&program);
+    command.args(rest);
+    if arguments.command.is_empty() {
+        // For prompts, and for whoever wonders later which shell this is.
+        command.env("POCKETCARD_DEV", "1");
+    }
+    spawn(&mut command, &program)
+}
+
+fn spawn(command: &mut Command, program: &OsStr) -> Result<Child, Failure> {
+    command.spawn().map_err(|source| Failure::Command { command: program.to_string_lossy().into_owned(), source })
+}
+
+/// The user's shell, with a note how to leave.
+fn shell(environment: &Environment) -> OsString {
+    let names = environment.reader_names().join(", ");
+    note(&format!(
+        "A shell with a phone in the reader: {names}\n\
+         Try: opensc-tool -l    pkcs11-tool -L    pocketcard status    (PIN {}, PUK {})\n\
+         Leave with `exit` or Ctrl-D: everything started here ends then.",
+        pocketcard_dev::TEST_PIN,
+        pocketcard_dev::TEST_PUK
+    ));
+    env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into())
+}
+
+/// Passes a signal on, unless the terminal has already sent it to the command, too.
+fn forward(command: Pid, signal: i32) {
+    let from_terminal = matches!(signal, SIGINT | SIGQUIT)
+        && io::stdin().is_terminal()
+        && tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp());
+    if from_terminal {
+        return;
+    }
+    if let Some(signal) = Signal::from_named_raw(signal) {
+        let _ = kill_process(command, signal);
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX).into(),
+        (None, Some(signal)) => exit_by_signal(signal),
+        (None, None) => ExitCode::FAILURE,
+    }
+}
+
+/// As shells do. Spec: POSIX.1-2017, shell, 2.8.2.
+fn exit_by_signal(signal: i32) -> ExitCode {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_passed_on() {
+        for (script, expected) in [("exit 0", 0), ("exit 42", 42), ("kill -TERM $$", 143)] {
+            let status = Command::new("sh").args(["-c", script]).status().unwrap();
+            assert_eq!(format!("{:?}", exit_code(status)), format!("{:?}", ExitCode::from(expected)), "{script}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `pocketcard status`.
+
+use std::process::ExitCode;
+
+use pocketcard_ipc::control::{Client, DriverState, SlotStatus, Status};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::phones::link;
+use crate::terminal::print;
+use crate::watch;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Print JSON for programs; with --watch, one line per change.
+    #[arg(long)]
+    json: bool,
+    /// Go on and show every change, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, connect: impl Fn() -> Result<Client, Failure>) -> Result<ExitCode, Failure> {
+    if arguments.watch {
+        return watch::run(arguments.json, connect);
+    }
+    let status = connect()?.status()?;
+    let text = if arguments.json { as_json(&status)? } else { screen(&status) };
+    print(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Any answer of the daemon as JSON.
+pub(crate) fn as_json(answer: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(answer)
+        .map_err(|error| Failure::System { what: "writing JSON", source: error.into() })?;
+    Ok(text + "\n")
+}
+
+/// The status as a person reads it.
+pub(crate) fn screen(status: &Status) -> String {
+    let mut text = format!("{} on {}", status.software, status.host_name);
+    if status.dev {
+        text.push_str("  (a private test environment)");
+    }
+    text.push('\n');
+    if status.pairing {
+        text.push_str("a pairing is under way\n");
+    }
+    for slot in &status.slots {
+        text.push_str(&line(slot));
+    }
+    text
+}
+
+fn line(slot: &SlotStatus) -> String {
+    let mut parts = Vec::new();
+    match &slot.phone {
+        None => parts.push("free".to_owned()),
+        Some(phone) => parts.push(format!("{} ({})", phone.name, link(&phone.link))),
+    }
+    if slot.card_present {
+        parts.push(if slot.powered { "card in use" } else { "card present" }.to_owned());
+        if slot.pin_verified {
+            parts.push("PIN verified".to_owned());
+        }
+        match slot.pin_tries_left {
+            Some(0) => parts.push("PIN blocked".to_owned()),
+            Some(1) => parts.push("1 PIN try left".to_owned()),
+            Some(tries) => parts.push(format!("{tries} PIN tries left")),
+            None => {}
+        }
+    } else if slot.phone.is_some() {
+        parts.push("no card".to_owned());
+    }
+    if slot.driver == DriverState::Absent {
+        parts.push("pcscd is away or has not loaded the driver".to_owned());
+    }
+    format!("slot {}  {}\n", slot.slot, parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use pocketcard_ipc::control::{LinkState, Phone};
+
+    use super::*;
+
+    #[test]
+    fn a_slot_is_one_line() {
+        let mut slot = SlotStatus {
+            slot: 0,
+            driver: DriverState::Waiting,
+            card_present: false,
+            powered: false,
+            pin_verified: false,
+            pin_tries_left: None,
+            phone: None,
+        };
+        assert_eq!(line(&slot), "slot 0  free\n");
+        slot.phone = Some(Phone {
+            id: "00".to_owned(),
+            name: "Pixel".to_owned(),
+            slot: 0,
+            address: None,
+            link: LinkState::Connected {},
+            software: None,
+            card_name: None,
+        });
+        slot.card_present = true;
+        slot.powered = true;
+        slot.pin_verified = true;
+        slot.pin_tries_left = Some(3);
+        slot.driver = DriverState::Absent;
+        assert_eq!(
+            line(&slot),
+            "slot 0  Pixel (connected), card in use, PIN verified, 3 PIN tries left, pcscd is away or has not loaded \
+             the driver\n"
+        );
+    }
+}

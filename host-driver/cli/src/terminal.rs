@@ -1,0 +1,92 @@
+//! Reading from and writing to the person at the computer.
+
+use std::error::Error as _;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use crate::failure::Failure;
+
+/// Somebody who can be told something and asked yes or no.
+pub(crate) trait Person {
+    /// Shows text as it is.
+    fn tell(&mut self, text: &str);
+    /// Asks until the answer is yes or no.
+    ///
+    /// # Errors
+    /// [`Failure::NobodyToAsk`] if there is no terminal.
+    fn ask(&mut self, question: &str) -> Result<bool, Failure>;
+}
+
+/// The terminal that the program runs in.
+pub(crate) struct Terminal;
+
+impl Person for Terminal {
+    fn tell(&mut self, text: &str) {
+        print(text);
+    }
+
+    fn ask(&mut self, question: &str) -> Result<bool, Failure> {
+        if !io::stdin().is_terminal() {
+            return Err(Failure::NobodyToAsk);
+        }
+        loop {
+            print(&format!("{question} [yes/no] "));
+            let mut line = String::new();
+            let read = io::stdin().lock().read_line(&mut line);
+            if matches!(read, Ok(0) | Err(_)) {
+                print("\n");
+                return Ok(false);
+            }
+            if let Some(answer) = yes_or_no(&line) {
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+/// Only whole words: one key hit by accident must not confirm a pairing.
+fn yes_or_no(line: &str) -> Option<bool> {
+    match line.trim().to_ascii_lowercase().as_str() {
+        "yes" => Some(true),
+        "no" | "n" => Some(false),
+        _ => None,
+    }
+}
+
+/// Writes to stdout. Whoever closed the other end of a pipe does not want to know more, so errors are dropped.
+pub(crate) fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes one line to stderr.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Says why a command failed, and what to do next.
+pub(crate) fn complain(failure: &Failure) {
+    note(&format!("pocketcard: {failure}"));
+    let mut source = failure.source().and_then(std::error::Error::source);
+    while let Some(cause) = source {
+        note(&format!("  because: {cause}"));
+        source = cause.source();
+    }
+    if let Some(advice) = failure.advice() {
+        note(&format!("  what to do: {advice}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_word_is_yes() {
+        assert_eq!(yes_or_no("yes\n"), Some(true));
+        assert_eq!(yes_or_no(" YES \n"), Some(true));
+        for line in ["y\n", "\n", "yess\n", "042137\n"] {
+            assert_eq!(yes_or_no(line), None, "{line:?}");
+        }
+        assert_eq!(yes_or_no("n\n"), Some(false));
+    }
+}
