@@ -150,6 +150,8 @@ pub unsafe fn get_capabilities<R: Exported>(
         }
         // SAFETY: not null, valid by the caller's promise.
         let room = unsafe { length.read_unaligned() };
+        // SAFETY: as above.
+        unsafe { store(length, 0) };
         let result = match tag {
             TAG_IFD_POLLING_THREAD_WITH_TIMEOUT | TAG_IFD_STOP_POLLING_THREAD => {
                 let size = size_of::<PollingFunction>();
