@@ -1,1 +1,23 @@
-//! Being built.
+//! The reader that pcscd loads: `libifd_pocketcard.so`, a thin client of the daemon `pocketcardd`.
+//!
+//! It has no radio, no keys, no threads and no configuration but the `DEVICENAME` of its `reader.conf`
+//! ([`pocketcard_ipc::driver::DeviceName`]):
+//!
+//! ```text
+//! FRIENDLYNAME "Pocketcard"
+//! DEVICENAME   /run/pocketcard/driver.sock:4
+//! LIBPATH      /usr/lib/pcsc/drivers/serial/libifd_pocketcard.so
+//! ```
+//!
+//! Per slot it holds two connections: one for commands, on whatever thread pcscd calls, and one on which the daemon
+//! pushes what is in the slot. While the daemon is away the slot is empty; when it comes back, so does the card.
+#![forbid(unsafe_code)]
+
+mod command;
+mod connection;
+mod events;
+mod slot;
+
+pub use slot::PhoneSlot;
+
+ifd_handler::export_ifd_handler!(PhoneSlot);

@@ -21,8 +21,8 @@ use crate::VERSION;
 /// Longest answer to reset, ISO/IEC 7816-3.
 pub const MAX_ATR: usize = 33;
 
-/// Longest APDU either way: an extended command of case 4, ISO/IEC 7816-4 section 5.2.
-pub const MAX_APDU: usize = 4 + 3 + 65_535 + 2;
+/// Longest APDU that pcscd hands over, either way: its `MAX_BUFFER_SIZE_EXTENDED`.
+pub const MAX_APDU: usize = 4 + 3 + 65_536 + 3 + 2;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod address;
+pub mod appearance;
 pub mod control;
 pub mod driver;
 pub mod peer;

@@ -99,21 +99,18 @@ impl FrameBuffer {
     /// [`FrameError`]; close the connection then.
     pub fn frame(&mut self) -> Result<Option<&[u8]>, FrameError> {
         self.wipe_given();
-        let pending = self.bytes.get(self.start..self.end).unwrap_or_default();
-        let Some((header, body)) = pending.split_first_chunk::<HEADER>() else { return Ok(None) };
-        let length = usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX);
-        if length > MAX_FRAME {
-            return Err(FrameError::TooLong);
-        }
-        if length == 0 {
-            return Err(FrameError::Empty);
-        }
-        if body.len() < length {
-            return Ok(None);
-        }
+        let Some(length) = self.next_length()? else { return Ok(None) };
         self.given = self.start;
         self.start += HEADER + length;
         Ok(self.bytes.get(self.given + HEADER..self.start))
+    }
+
+    /// Whether [`FrameBuffer::frame`] has one to give.
+    ///
+    /// # Errors
+    /// [`FrameError`]; close the connection then.
+    pub fn has_frame(&self) -> Result<bool, FrameError> {
+        Ok(self.next_length()?.is_some())
     }
 
     /// Whether bytes are left that are not yet a frame.
@@ -127,6 +124,18 @@ impl FrameBuffer {
             used.zeroize();
         }
         (self.given, self.start, self.end) = (0, 0, 0);
+    }
+
+    /// Length of the next body, if it is there as a whole.
+    fn next_length(&self) -> Result<Option<usize>, FrameError> {
+        let pending = self.bytes.get(self.start..self.end).unwrap_or_default();
+        let Some((header, body)) = pending.split_first_chunk::<HEADER>() else { return Ok(None) };
+        match usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX) {
+            0 => Err(FrameError::Empty),
+            length if length > MAX_FRAME => Err(FrameError::TooLong),
+            length if length > body.len() => Ok(None),
+            length => Ok(Some(length)),
+        }
     }
 
     fn wipe_given(&mut self) {

@@ -1,0 +1,137 @@
+//! The command connection: one request, one reply.
+
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ifd_handler::{Atr, Error, PowerAction, ResponseBuffer};
+use pocketcard_ipc::driver::{self, DeviceName, Failure, Reply, Request, Role};
+
+use crate::connection::{Connection, ConnectionError};
+
+/// For the daemon to answer a power action. It does so from memory; all PC/SC clients may be waiting.
+const POWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// For the daemon to answer a command. It gives up after 55 s itself, so this passes only if it hangs.
+const TRANSMIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The connection, made when it is first needed. Its end is a power-down of the card.
+#[derive(Debug)]
+pub(crate) struct CommandLine {
+    connection: Mutex<Option<Connection>>,
+    /// The same socket, reachable while `connection` is locked by a command under way.
+    interrupt: Mutex<Interrupt>,
+}
+
+#[derive(Debug, Default)]
+struct Interrupt {
+    socket: Option<UnixStream>,
+    closed: bool,
+}
+
+impl CommandLine {
+    pub(crate) fn new() -> Self {
+        Self { connection: Mutex::new(None), interrupt: Mutex::new(Interrupt::default()) }
+    }
+
+    /// Powers up or resets insertion `generation` and gives its answer to reset.
+    pub(crate) fn power(
+        &self,
+        name: &DeviceName,
+        slot: u32,
+        generation: u64,
+        action: PowerAction,
+    ) -> Result<Atr, Error> {
+        let action = match action {
+            PowerAction::Up => driver::PowerAction::Up,
+            PowerAction::Reset => driver::PowerAction::Reset,
+        };
+        let request = Request::Power { action, generation };
+        let mut guard = locked(&self.connection);
+        // A connection from before a restart of the daemon breaks here; a fresh one then has the answer.
+        for fresh in [guard.is_none(), true] {
+            if guard.is_none() {
+                *guard = self.open(name, slot);
+            }
+            let Some(connection) = guard.as_mut() else { return Err(Error::CardAbsent) };
+            match exchange(connection, &request, POWER_LIMIT) {
+                Ok(Reply::Powered { atr }) => return Atr::new(atr).ok_or(Error::CardAbsent),
+                Ok(Reply::Failed { .. }) => return Err(Error::CardAbsent),
+                Ok(_) | Err(_) => self.drop_connection(&mut guard),
+            }
+            if fresh {
+                break;
+            }
+        }
+        Err(Error::CardAbsent)
+    }
+
+    /// Takes the card's power. Without a connection it has none.
+    pub(crate) fn power_down(&self) {
+        let mut guard = locked(&self.connection);
+        let Some(connection) = guard.as_mut() else { return };
+        let request = Request::Power { action: driver::PowerAction::Down, generation: 0 };
+        if !matches!(exchange(connection, &request, POWER_LIMIT), Ok(Reply::Powered { .. })) {
+            self.drop_connection(&mut guard);
+        }
+    }
+
+    /// Sends a command and writes the response. A daemon that goes away in the middle is an error at once.
+    pub(crate) fn transmit(&self, command: &[u8], response: &mut ResponseBuffer<'_>) -> Result<(), Error> {
+        let mut guard = locked(&self.connection);
+        let Some(connection) = guard.as_mut() else { return Err(Error::CardAbsent) };
+        let outcome = match exchange(connection, &Request::Transmit { apdu: command }, TRANSMIT_LIMIT) {
+            Ok(Reply::Response { apdu }) => response.write(apdu),
+            Ok(Reply::Failed { failure: Failure::TimedOut }) => Err(Error::TimedOut),
+            Ok(Reply::Failed { failure: Failure::NotPresent }) => Err(Error::CardAbsent),
+            Ok(Reply::Failed { failure: Failure::BadRequest | Failure::Unsupported }) => Err(Error::Communication),
+            // The connection is the card's power, so without it the card is gone.
+            Ok(_) | Err(_) => {
+                self.drop_connection(&mut guard);
+                return Err(Error::CardAbsent);
+            }
+        };
+        connection.forget();
+        outcome
+    }
+
+    /// Ends a command that is under way on another thread, and everything after it.
+    pub(crate) fn close(&self) {
+        let mut interrupt = locked(&self.interrupt);
+        interrupt.closed = true;
+        if let Some(socket) = interrupt.socket.take() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn open(&self, name: &DeviceName, slot: u32) -> Option<Connection> {
+        let connection = Connection::open(name, Role::Command, slot).ok()?;
+        let mut interrupt = locked(&self.interrupt);
+        if interrupt.closed {
+            return None;
+        }
+        interrupt.socket = Some(connection.handle().ok()?);
+        Some(connection)
+    }
+
+    fn drop_connection(&self, connection: &mut Option<Connection>) {
+        // Both handles have to go for the daemon to see the end.
+        locked(&self.interrupt).socket = None;
+        *connection = None;
+    }
+}
+
+fn exchange<'a>(
+    connection: &'a mut Connection,
+    request: &Request<'_>,
+    limit: Duration,
+) -> Result<Reply<'a>, ConnectionError> {
+    connection.send(request)?;
+    connection.receive(limit)
+}
+
+/// A lock that a panic elsewhere does not take away: every value behind one is valid at each step.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,208 @@
+//! The event connection: what is in the slot, pushed by the daemon.
+
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ifd_handler::{Insertion, Presence, Waiter, Woken};
+use pocketcard_ipc::appearance::{Appearance, Seen};
+use pocketcard_ipc::driver::{self, DeviceName, Reply, Role};
+
+use crate::connection::{Connection, ConnectionError, HELLO_LIMIT};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the daemon said last, and the connection on which it says more.
+#[derive(Debug)]
+pub(crate) struct Events {
+    connection: Option<Connected>,
+    card: Option<Card>,
+    insertions: u64,
+    pause: Duration,
+    next_attempt: Instant,
+    /// The last trouble that was reported, so that it is reported once.
+    reported: Option<String>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Connected {
+    connection: Connection,
+    /// The same socket, for a thread that waits without holding the lock.
+    socket: Arc<UnixStream>,
+}
+
+/// A card by the number that pcscd knows and by the one that the daemon knows. The daemon counts from 1 again when it
+/// is restarted; pcscd's number never comes twice.
+#[derive(Debug, Clone, Copy)]
+struct Card {
+    insertion: Insertion,
+    generation: u64,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self {
+            connection: None,
+            card: None,
+            insertions: 0,
+            pause: FIRST_PAUSE,
+            next_attempt: Instant::now(),
+            reported: None,
+            closed: false,
+        }
+    }
+
+    /// What is in the slot, as far as the daemon has said. Never blocks, except for a fresh connection.
+    pub(crate) fn presence(&mut self, name: &DeviceName, slot: u32) -> Presence {
+        if self.connection.is_none() && Instant::now() >= self.next_attempt {
+            self.connect(name, slot);
+        }
+        self.drain(name);
+        self.card.map_or(Presence::Absent, |card| Presence::Present(card.insertion))
+    }
+
+    /// The daemon's number of a card, if it is the one in the slot.
+    pub(crate) fn generation(&self, insertion: Insertion) -> Option<u64> {
+        self.card.filter(|card| card.insertion == insertion).map(|card| card.generation)
+    }
+
+    /// The socket to wait on.
+    pub(crate) fn socket(&self) -> Option<Arc<UnixStream>> {
+        self.connection.as_ref().map(|connected| Arc::clone(&connected.socket))
+    }
+
+    /// How long to wait before the next attempt to connect.
+    pub(crate) fn pause(&self) -> Duration {
+        self.next_attempt.saturating_duration_since(Instant::now())
+    }
+
+    /// The daemon's socket appeared: the next attempt is due now.
+    pub(crate) fn expect_daemon(&mut self) {
+        self.pause = FIRST_PAUSE;
+        self.next_attempt = Instant::now();
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        if let Some(connected) = self.connection.take() {
+            let _ = connected.socket.shutdown(Shutdown::Both);
+        }
+        self.card = None;
+    }
+
+    fn connect(&mut self, name: &DeviceName, slot: u32) {
+        if self.closed {
+            return;
+        }
+        match self.try_connect(name, slot) {
+            Ok(()) => {
+                self.pause = FIRST_PAUSE;
+                self.report(name, None);
+            }
+            Err(error) => {
+                self.next_attempt = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.report(name, Some(error));
+            }
+        }
+    }
+
+    fn try_connect(&mut self, name: &DeviceName, slot: u32) -> Result<(), ConnectionError> {
+        let mut connection = Connection::open(name, Role::Events, slot)?;
+        // The state comes right behind the greeting, so that a card that is there is there from the first look on.
+        let Reply::Presence(presence) = connection.receive(HELLO_LIMIT)? else {
+            return Err(ConnectionError::Protocol);
+        };
+        self.card = None;
+        self.adopt(presence.present, presence.generation);
+        let socket = Arc::new(connection.handle()?);
+        self.connection = Some(Connected { connection, socket });
+        Ok(())
+    }
+
+    fn drain(&mut self, name: &DeviceName) {
+        while let Some(connected) = self.connection.as_mut() {
+            match connected.connection.try_receive() {
+                Ok(Some(Reply::Presence(driver::Presence { present, generation, .. }))) => {
+                    self.adopt(present, generation);
+                }
+                Ok(None) => return,
+                Ok(Some(_)) => self.lose(name, ConnectionError::Protocol),
+                Err(error) => self.lose(name, error),
+            }
+        }
+    }
+
+    fn lose(&mut self, name: &DeviceName, error: ConnectionError) {
+        // A thread that waits on the socket keeps it open; it has to wake up, and the daemon has to see the end.
+        if let Some(connected) = self.connection.take() {
+            let _ = connected.socket.shutdown(Shutdown::Both);
+        }
+        self.card = None;
+        self.next_attempt = Instant::now() + self.pause;
+        self.report(name, Some(error));
+    }
+
+    fn adopt(&mut self, present: bool, generation: u64) {
+        match self.card {
+            Some(card) if present && card.generation == generation => {}
+            _ if present => {
+                self.insertions += 1;
+                self.card = Some(Card { insertion: Insertion(self.insertions), generation });
+            }
+            _ => self.card = None,
+        }
+    }
+
+    /// Says once on pcscd's log what keeps the reader empty, and once that it is over.
+    fn report(&mut self, name: &DeviceName, trouble: Option<ConnectionError>) {
+        let trouble = trouble.map(|error| error.to_string());
+        if trouble == self.reported {
+            return;
+        }
+        match &trouble {
+            Some(trouble) => eprintln!("pocketcard: no daemon at {}: {trouble}", name.socket().display()),
+            None => eprintln!("pocketcard: connected to the daemon at {}", name.socket().display()),
+        }
+        self.reported = trouble;
+    }
+}
+
+/// Waits without any lock until the daemon pushes something or its socket appears.
+pub(crate) fn wait(waiter: &Waiter<'_>, name: &DeviceName, connected: Option<&UnixStream>, pause: Duration) -> Woke {
+    if let Some(socket) = connected {
+        return match waiter.wait(Some(socket.as_fd()), None) {
+            Woken::Ready | Woken::LimitReached => Woke::News,
+            Woken::Over => Woke::Over,
+        };
+    }
+    let appearance = Appearance::of(name.socket()).ok();
+    let deadline = Instant::now() + pause;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match waiter.wait(appearance.as_ref().map(Appearance::as_fd), Some(left)) {
+            Woken::Over => return Woke::Over,
+            Woken::LimitReached => return Woke::News,
+            Woken::Ready => match appearance.as_ref().map(Appearance::look) {
+                Some(Seen::File) => return Woke::Daemon,
+                Some(Seen::Nothing) if !left.is_zero() => {}
+                _ => return Woke::News,
+            },
+        }
+    }
+}
+
+/// Why [`wait`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woke {
+    /// Look again.
+    News,
+    /// The daemon's socket appeared.
+    Daemon,
+    /// Return to pcscd.
+    Over,
+}
