@@ -1,0 +1,226 @@
+//! What travels inside an open channel: one [`Envelope`] per message.
+//!
+//! The types are generated from `proto/v1/pocketcard.proto`. Those that carry APDUs, tokens or secrets print lengths
+//! only and are wiped when dropped; because they have a destructor, take a field out with its `take_...` method.
+//!
+//! Spec: SPEC.md section 7
+
+mod name;
+mod redacted;
+
+/// The code that prost makes. Its documentation is the comments of the .proto file.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/pocketcard.v1.rs"));
+}
+
+pub use generated::envelope::Body;
+pub use generated::*;
+pub use name::{NAME_LIMIT, peer_name};
+
+use prost::Message as _;
+
+/// Longest encoded envelope: the longest extended APDU and 1 KiB for what is around it.
+///
+/// Spec: SPEC.md section 10
+pub const MESSAGE_LIMIT: usize = 64 * 1024 + 1024;
+
+/// Longest answer to reset: TS and 32 characters.
+const ATR_LIMIT: usize = 33;
+
+/// Why bytes from the peer are not a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// Longer than [`MESSAGE_LIMIT`].
+    #[error("a message of {length} bytes is longer than the limit of {MESSAGE_LIMIT}")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// Not an encoded envelope.
+    #[error("a message that cannot be decoded")]
+    Malformed,
+    /// A field has a length that it cannot have.
+    #[error("a message with a field of impossible length")]
+    FieldLength,
+}
+
+impl Envelope {
+    /// Reads one message of the peer. Names in it come out sanitised by [`peer_name`].
+    ///
+    /// An unknown message is not an error: its `body` is `None`, and the answer to it is [`Unsupported`].
+    ///
+    /// # Errors
+    /// [`MessageError`] if the bytes are too long, are no envelope, or hold a token, digest, ATR or nonce of the wrong
+    /// length.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
+        if bytes.len() > MESSAGE_LIMIT {
+            return Err(MessageError::TooLong { length: bytes.len() });
+        }
+        let mut envelope = Self::decode(bytes).map_err(|_| MessageError::Malformed)?;
+        if let Some(body) = &mut envelope.body {
+            check(body)?;
+        }
+        Ok(envelope)
+    }
+
+    /// Length of the encoded envelope in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.encoded_len()
+    }
+}
+
+/// Checks the lengths of a message's fields and cleans its names.
+fn check(body: &mut Body) -> Result<(), MessageError> {
+    let possible = match body {
+        Body::Open(open) => {
+            clean(&mut open.software);
+            matches!(open.resume_token.len(), 0 | 32)
+        }
+        Body::Opened(opened) => {
+            clean(&mut opened.software);
+            opened.token.len() == 32 && opened.card_state.as_mut().is_none_or(check_card)
+        }
+        Body::CardState(card) => check_card(card),
+        Body::Response(response) => matches!(response.snapshot_digest.len(), 0 | 32),
+        Body::PairCommit(commit) => {
+            clean(&mut commit.host_name);
+            clean(&mut commit.software);
+            commit.commitment.len() == 32
+        }
+        Body::PairNonce(nonce) => {
+            clean(&mut nonce.phone_name);
+            clean(&mut nonce.software);
+            nonce.nonce.len() == 32
+        }
+        Body::PairOpen(open) => open.nonce.len() == 32,
+        Body::PairSecret(secret) => secret.secret.len() == 32,
+        Body::Transmit(_)
+        | Body::Reset(_)
+        | Body::Cancel(_)
+        | Body::Pending(_)
+        | Body::SecurityState(_)
+        | Body::Ping(_)
+        | Body::Pong(_)
+        | Body::Close(_)
+        | Body::Unsupported(_)
+        | Body::PairConfirm(_)
+        | Body::PairStored(_) => true,
+    };
+    if possible { Ok(()) } else { Err(MessageError::FieldLength) }
+}
+
+fn check_card(card: &mut CardState) -> bool {
+    clean(&mut card.card_name);
+    card.atr.len() <= ATR_LIMIT
+}
+
+fn clean(name: &mut String) {
+    *name = peer_name(name);
+}
+
+/// Wraps each message in its envelope.
+macro_rules! into_envelope {
+    ($($message:ident),* $(,)?) => {$(
+        impl From<$message> for Envelope {
+            fn from(message: $message) -> Self {
+                Self { body: Some(Body::$message(message)) }
+            }
+        }
+    )*};
+}
+
+into_envelope!(
+    Open,
+    Transmit,
+    Reset,
+    Cancel,
+    Opened,
+    Response,
+    Pending,
+    CardState,
+    SecurityState,
+    Ping,
+    Pong,
+    Close,
+    Unsupported,
+    PairCommit,
+    PairNonce,
+    PairOpen,
+    PairConfirm,
+    PairSecret,
+    PairStored,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_survives_encoding() {
+        let sent = Envelope::from(Transmit { session: 1, request_id: 2, epoch: 3, command: vec![0, 0xA4, 4, 0] });
+        assert_eq!(Envelope::from_bytes(&sent.encode_to_vec()), Ok(sent));
+    }
+
+    #[test]
+    fn an_unknown_message_has_no_body() {
+        // Field 2000, a length-delimited message of one byte.
+        let envelope = Envelope::from_bytes(&[0x82, 0x7D, 1, 0]).expect("unknown fields are no error");
+        assert_eq!(envelope.body, None);
+    }
+
+    #[test]
+    fn an_unknown_field_is_ignored() {
+        // Ping { id: 7, (field 9, varint): 1 }
+        let envelope = Envelope::from_bytes(&[0x82, 0x02, 4, 0x08, 7, 0x48, 1]).expect("unknown fields are no error");
+        assert_eq!(envelope, Ping { id: 7 }.into());
+    }
+
+    #[test]
+    fn limits_hold() {
+        assert_eq!(
+            Envelope::from_bytes(&vec![0; MESSAGE_LIMIT + 1]),
+            Err(MessageError::TooLong { length: MESSAGE_LIMIT + 1 })
+        );
+        let wrong: Vec<Envelope> = vec![
+            Open { resume_token: vec![0; 31], epoch: 1, software: String::new() }.into(),
+            PairOpen { nonce: vec![0; 33] }.into(),
+            PairSecret { secret: Vec::new() }.into(),
+            CardState { atr: vec![0; 34], ..CardState::default() }.into(),
+            PairCommit { commitment: vec![1], ..PairCommit::default() }.into(),
+            PairNonce { nonce: vec![1], ..PairNonce::default() }.into(),
+        ];
+        for message in wrong {
+            assert_eq!(Envelope::from_bytes(&message.encode_to_vec()), Err(MessageError::FieldLength), "{message:?}");
+        }
+        assert_eq!(Envelope::from_bytes(&[0x0A, 5, 0]), Err(MessageError::Malformed));
+    }
+
+    #[test]
+    fn names_of_the_peer_are_cleaned() {
+        let commit = PairCommit {
+            commitment: vec![0; 32],
+            host_name: "desk\u{202e}top\n".into(),
+            software: "\u{1b}[31mred".into(),
+        };
+        let Ok(Envelope { body: Some(Body::PairCommit(read)) }) =
+            Envelope::from_bytes(&Envelope::from(commit).encode_to_vec())
+        else {
+            panic!("not a commit");
+        };
+        assert_eq!((read.host_name.as_str(), read.software.as_str()), ("desktop", "[31mred"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(envelope) = Envelope::from_bytes(&bytes) {
+                let again = Envelope::from_bytes(&envelope.encode_to_vec());
+                prop_assert_eq!(again, Ok(envelope));
+            }
+        }
+    }
+}
