@@ -1,3 +1,54 @@
-//! Being built.
+//! `cargo xtask`: what a person or CI does with this workspace, in one command each.
+//!
+//! Everything installs what it needs (by apt on Debian, as root or with sudo; tools of Rust by cargo) and prints what it
+//! did and how long each step took.
 
-fn main() {}
+mod ci;
+mod demo;
+mod demo_ssh;
+mod fuzz;
+mod install;
+mod problem;
+mod soak;
+mod steps;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use problem::Problem;
+use steps::Steps;
+
+/// Tasks of the Pocketcard workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Show the whole: a phone in a reader, a key in it, a signature by it, an ssh login with it.
+    Demo,
+    /// Install what the tests need, build everything and run every test.
+    Test(test::Arguments),
+    /// What CI runs: format, lints, documentation, dependencies, tests, a little fuzzing, models.
+    Ci,
+    /// The full counts: every kill test, ten minutes of each fuzz target. Takes hours.
+    Soak(soak::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut steps = Steps::new();
+    let result = match arguments.task {
+        Task::Demo => demo::run(&mut steps),
+        Task::Test(arguments) => test::run(&mut steps, &arguments),
+        Task::Ci => ci::run(&mut steps),
+        Task::Soak(arguments) => soak::run(&mut steps, &arguments),
+    };
+    steps.finish(result)
+}

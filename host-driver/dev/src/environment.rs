@@ -30,6 +30,7 @@ pub struct Builder {
     log_level: String,
     auto_approve: bool,
     daemon_config: String,
+    bin_dir: Option<PathBuf>,
 }
 
 impl Default for Builder {
@@ -42,6 +43,7 @@ impl Default for Builder {
             log_level: "info".to_owned(),
             auto_approve: true,
             daemon_config: String::new(),
+            bin_dir: None,
         }
     }
 }
@@ -96,12 +98,20 @@ impl Builder {
         self
     }
 
+    /// Where the daemon, the driver, the virtual phone and `pocketcard` lie. Unless told: `POCKETCARD_BIN_DIR`, or beside
+    /// the running program.
+    #[must_use]
+    pub fn bin_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.bin_dir = Some(folder.into());
+        self
+    }
+
     /// Starts everything and returns when the cards are in the reader.
     ///
     /// # Errors
     /// Whatever did not start, with its last words. Everything that did start is ended again.
     pub fn start(self) -> Result<Environment, DevError> {
-        let built = Built::find()?;
+        let built = Built::find(self.bin_dir.as_deref())?;
         let folder = Folder::create(self.keep_logs.as_deref())?;
         let count = self.phones.unwrap_or(self.slots);
         let mut phones = Vec::new();

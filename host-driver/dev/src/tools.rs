@@ -20,12 +20,12 @@ pub(crate) struct Built {
 }
 
 impl Built {
-    /// Finds the built files in POCKETCARD_BIN_DIR, or beside (or one above) the running program.
+    /// Finds the built files in `folder`, else in POCKETCARD_BIN_DIR, or beside (or one above) the running program.
     ///
     /// # Errors
     /// [`DevError::NotBuilt`] names the first file that is missing and where it was looked for.
-    pub(crate) fn find() -> Result<Self, DevError> {
-        let folders = bin_dirs();
+    pub(crate) fn find(folder: Option<&Path>) -> Result<Self, DevError> {
+        let folders = folder.map_or_else(bin_dirs, |folder| vec![folder.to_path_buf()]);
         let find = |name: &'static str| {
             folders
                 .iter()

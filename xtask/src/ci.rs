@@ -1,0 +1,56 @@
+//! `cargo xtask ci`: what has to hold before a change lands. At most 40 minutes on two cores, from nothing.
+
+use std::time::Duration;
+
+use crate::steps::{Outcome, Steps};
+use crate::workspace::{self, cargo, root, watch};
+use crate::{Problem, fuzz, install, test};
+
+/// How long each fuzz target runs here; `cargo xtask soak` gives them ten minutes.
+const FUZZ_TIME: Duration = Duration::from_secs(10);
+
+fn lints(steps: &mut Steps) {
+    let _ = steps.step("Format", || done(workspace::run(&mut cargo(["fmt", "--all", "--check"]))));
+    let _ = steps.step("Lints", || {
+        done(workspace::run(&mut cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])))
+    });
+    let _ = steps.step("Documentation", || {
+        let mut doc = cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+        done(workspace::run(doc.env("RUSTDOCFLAGS", "--deny warnings")))
+    });
+    dependencies(steps);
+}
+
+pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
+    test::prepare(steps)?;
+    lints(steps);
+    let _ = test::suites(steps, &[]);
+    let _ = fuzz::run(steps, FUZZ_TIME);
+    steps.all_good()
+}
+
+/// Licences, sources, duplicates, and known holes where the database of them can be reached.
+fn dependencies(steps: &mut Steps) {
+    let _ = steps.step("Dependencies: licences, bans, sources", || {
+        install::cargo_tool(&["cargo-deny", "--version"], &["cargo-deny"])?;
+        done(workspace::run(&mut cargo(["deny", "--all-features", "check", "licenses", "bans", "sources"])))
+    });
+    let _ = steps.step("Dependencies: advisories", || {
+        if !root().join("deny.toml").is_file() {
+            return Ok(Outcome::Skipped("there is no deny.toml".to_owned()));
+        }
+        let mut unreachable = false;
+        let code = watch(&mut cargo(["deny", "check", "advisories"]), |line| {
+            unreachable |= line.contains("failed to fetch") || line.contains("failed to load advisory database");
+        })?;
+        match code {
+            0 => Ok(Outcome::Done),
+            _ if unreachable => Ok(Outcome::Skipped("the advisory database cannot be reached from here".to_owned())),
+            _ => Err(Problem::Failed("cargo deny check advisories".to_owned())),
+        }
+    });
+}
+
+fn done(result: Result<(), Problem>) -> Result<Outcome, Problem> {
+    result.map(|()| Outcome::Done)
+}

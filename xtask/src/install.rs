@@ -1,0 +1,116 @@
+//! Installs what is missing: Debian's packages by apt, ykman from PyPI into a folder of its own, tools of Rust by cargo.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::Problem;
+use crate::problem::Context;
+use crate::steps::say;
+use crate::workspace::{cargo, command, run, scratch, works};
+
+/// What builds the workspace and makes a private reader.
+pub(crate) const RUN: [&str; 6] = ["gcc", "pkg-config", "libpcsclite-dev", "pcscd", "util-linux", "mount"];
+/// The clients that the demo and the tests use, and what builds ykman.
+pub(crate) const CLIENTS: [&str; 9] = [
+    "opensc",
+    "yubico-piv-tool",
+    "openssl",
+    "openssh-client",
+    "openssh-server",
+    "python3-venv",
+    "python3-dev",
+    "swig",
+    "procps",
+];
+/// What the tests of the bindings need.
+pub(crate) const BINDINGS: [&str; 2] = ["default-jdk-headless", "libjna-java"];
+
+/// Installs those of the packages that are missing.
+///
+/// # Errors
+/// [`Problem::Needs`] says what to type if this user cannot install, or if this is not Debian.
+pub(crate) fn apt(packages: &[&str]) -> Result<(), Problem> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        say("    everything is there");
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !works(&mut command("apt-get", ["--version"])) {
+        return Err(Problem::Needs(format!("this is not Debian: install what these packages hold there: {list}")));
+    }
+    let as_root = rustix::process::geteuid().is_root();
+    if !as_root && !works(&mut command("sudo", ["-n", "true"])) && !works(&mut command("sudo", ["--version"])) {
+        return Err(Problem::Needs(format!("install these first: apt-get install {list}")));
+    }
+    say(&format!("    missing: {list}"));
+    let mut words = if as_root { vec!["env"] } else { vec!["sudo", "env"] };
+    words.push("DEBIAN_FRONTEND=noninteractive");
+    let apt_get = |arguments: &[&str]| {
+        let mut words = words.iter().chain(&["apt-get", "-qq"]).chain(arguments);
+        let program = words.next().copied().unwrap_or("apt-get");
+        let mut apt_get = command(program, words);
+        if !as_root {
+            // sudo may have to ask for a password.
+            apt_get.stdin(std::process::Stdio::inherit());
+        }
+        run(&mut apt_get)
+    };
+    apt_get(&["update"])?;
+    // openssh-server and pcscd come with services that nobody asked for: a policy keeps them from starting.
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&missing);
+    apt_get(&install)
+}
+
+/// Whether a Debian package is there. Without dpkg nothing is.
+fn is_installed(package: &str) -> bool {
+    let mut query = command("dpkg-query", ["--show", "--showformat=${db:Status-Status}", package]);
+    query.stderr(std::process::Stdio::null());
+    query.output().is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// Installs ykman from PyPI into the target folder and returns its path.
+pub(crate) fn ykman() -> Result<PathBuf, Problem> {
+    let folder = scratch("ykman");
+    let ykman = folder.join("bin/ykman");
+    if works(&mut command(&ykman.to_string_lossy(), ["--version"])) {
+        say("    ykman is there");
+        return Ok(ykman);
+    }
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("removing a broken installation of ykman")?;
+    }
+    // Debian's own Python, whatever else a user may have first in PATH: the packages above belong to it.
+    let python = ["/usr/bin/python3", "python3"].into_iter().find(|python| works(&mut command(python, ["--version"])));
+    run(command(python.unwrap_or("python3"), ["-m", "venv"]).arg(&folder))?;
+    let pip = folder.join("bin/pip");
+    run(&mut command(
+        &pip.to_string_lossy(),
+        ["install", "--quiet", "--disable-pip-version-check", "yubikey-manager"],
+    ))?;
+    Ok(ykman)
+}
+
+/// Installs a tool of Rust if it is missing.
+///
+/// - `probe`: a command that works if the tool is there.
+/// - `arguments`: what `cargo install` gets.
+pub(crate) fn cargo_tool(probe: &[&str], arguments: &[&str]) -> Result<(), Problem> {
+    let program = probe.first().copied().unwrap_or("cargo");
+    if works(&mut command(program, probe.iter().skip(1))) {
+        return Ok(());
+    }
+    run(cargo(["install", "--locked"]).args(arguments))
+}
+
+/// The first of the folders that has OpenSC's PKCS#11 module, whatever the architecture.
+pub(crate) fn opensc_module() -> Result<PathBuf, Problem> {
+    let name = Path::new("opensc-pkcs11.so");
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    folders
+        .chain([PathBuf::from("/usr/lib")])
+        .map(|folder| folder.join(name))
+        .find(|module| module.is_file())
+        .ok_or_else(|| Problem::Needs("OpenSC's PKCS#11 module is missing: apt-get install opensc-pkcs11".to_owned()))
+}

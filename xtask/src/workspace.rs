@@ -1,0 +1,132 @@
+//! Running programs in the workspace.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::Problem;
+use crate::problem::Context;
+use crate::steps::say;
+
+/// The workspace's folder.
+pub(crate) fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// A file or folder of this tool's own below the target folder.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    target().join("xtask").join(name)
+}
+
+/// A cargo command in the workspace, without what `cargo run` put into our environment.
+pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = command("cargo", arguments);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST") || text == "RUSTUP_TOOLCHAIN" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A command in the workspace.
+pub(crate) fn command<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command with its output shown, and fails if it does.
+pub(crate) fn run(command: &mut Command) -> Result<(), Problem> {
+    say(&format!("    $ {}", shown(command)));
+    let status = command.status().map_err(|error| Problem::NotStarted(program(command), error))?;
+    if status.success() { Ok(()) } else { Err(Problem::Failed(shown(command))) }
+}
+
+/// Runs a command quietly and returns what it wrote to stdout.
+pub(crate) fn output(command: &mut Command) -> Result<String, Problem> {
+    let output =
+        command.stderr(Stdio::inherit()).output().map_err(|error| Problem::NotStarted(program(command), error))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    say(&text);
+    Err(Problem::Failed(shown(command)))
+}
+
+/// Whether a command works, quietly.
+pub(crate) fn works(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Runs a command, shows every line that it writes to stdout or stderr, and hands it to `see`, too.
+///
+/// Returns the exit code, for scripts that mean something by it.
+pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<i32, Problem> {
+    say(&format!("    $ {}", shown(command)));
+    let (reader, writer) = std::io::pipe().context("making a pipe")?;
+    command.stdout(writer.try_clone().context("making a pipe")?).stderr(writer);
+    let mut child = command.spawn().map_err(|error| Problem::NotStarted(program(command), error))?;
+    // The command holds the writing ends; without them gone the loop below would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (sender, lines) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    // Until the last writer closes; a daemon that a test left behind would be found out here.
+    for line in lines {
+        say(&line);
+        see(&line);
+    }
+    let status = child.wait().context("waiting for a command")?;
+    Ok(status.code().unwrap_or(-1))
+}
+
+fn program(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+/// A command line as a person would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let mut words = vec![program(command)];
+    words.extend(command.get_args().map(|argument| {
+        let text = argument.to_string_lossy();
+        if text.is_empty() || text.contains([' ', '"', '$', '*']) { format!("'{text}'") } else { text.into_owned() }
+    }));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_outputs_and_the_code_are_seen() {
+        let mut lines = Vec::new();
+        let code = watch(&mut command("sh", ["-c", "echo one; echo two >&2; exit 77"]), |line| {
+            lines.push(line.to_owned());
+        });
+        assert_eq!(code.unwrap(), 77);
+        lines.sort();
+        assert_eq!(lines, ["one", "two"]);
+    }
+
+    #[test]
+    fn the_root_is_the_workspace() {
+        assert!(root().join("Cargo.lock").is_file());
+    }
+}
