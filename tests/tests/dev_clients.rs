@@ -1,0 +1,148 @@
+//! The command-line clients that people use, against a phone's card through a real pcscd.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pocketcard_dev::{Card, Environment, TEST_PIN};
+use pocketcard_tests::run::run;
+use pocketcard_tests::{skip, start};
+
+/// `pkcs11-tool --test` makes a hundred operations with an RSA card.
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn installed(program: &str) -> bool {
+    pocketcard_dev::find_program(program).is_some()
+}
+
+/// Debian's yubico-piv-tool is older than AES management keys; PyPI's ykman is not. `cargo xtask test` installs it.
+fn ykman() -> Option<PathBuf> {
+    std::env::var_os("POCKETCARD_YKMAN").map(PathBuf::from).filter(|path| path.is_file()).or_else(|| {
+        let beside = pocketcard_tests::client::program("../xtask/ykman/bin/ykman");
+        beside.is_file().then_some(beside).or_else(|| pocketcard_dev::find_program("ykman"))
+    })
+}
+
+/// What `pkcs11-tool --test` says of each key, besides "OK"s: lines with an error mean that it failed.
+fn pkcs11_test(environment: &Environment) -> String {
+    let mut command = environment.command("pkcs11-tool");
+    let ran = run(command.args(["--test", "--login", "--pin", TEST_PIN]), LIMIT);
+    assert!(ran.success, "{}", ran.text);
+    let errors: Vec<&str> = ran.text.lines().filter(|line| line.to_ascii_lowercase().contains("error")).collect();
+    assert!(errors.is_empty() || ran.text.contains("No errors"), "{errors:?} in:\n{}", ran.text);
+    assert!(ran.text.contains("No errors"), "{}", ran.text);
+    assert!(ran.text.contains("C_SeedRandom() and C_GenerateRandom()"), "{}", ran.text);
+    assert!(!ran.text.contains("C_GenerateRandom failed"), "{}", ran.text);
+    ran.text
+}
+
+/// The keys that the phone used, from its own record of commands: (slot, successful uses).
+fn uses_of_keys(environment: &mut Environment) -> Vec<(String, usize)> {
+    let phone = environment.phone(0).unwrap();
+    let mut uses: Vec<(String, usize)> = Vec::new();
+    // The events are there already: the limit only ends the search.
+    while let Ok(event) = phone.wait_event("a use of a key", Duration::from_millis(200), |event| {
+        event["event"] == "apdu" && event.to_string().contains("AUTHENTICATE") && event.to_string().contains("9000")
+    }) {
+        let slot = ["9a", "9c", "9d", "9e"].into_iter().find(|slot| event.to_string().to_lowercase().contains(slot));
+        let slot = slot.unwrap_or("other").to_owned();
+        match uses.iter_mut().find(|(name, _)| *name == slot) {
+            Some((_, count)) => *count += 1,
+            None => uses.push((slot, 1)),
+        }
+    }
+    uses
+}
+
+fn pkcs11_test_with(card: Card) {
+    if !installed("pkcs11-tool") {
+        skip!("pkcs11-tool is not installed: apt-get install opensc");
+    }
+    let mut environment = start(Environment::builder().card(card));
+    let text = pkcs11_test(&environment);
+    match card {
+        Card::Rsa => {
+            assert!(text.contains("Decryption (currently only for RSA)"), "{text}");
+            assert!(text.contains("SHA256-RSA-PKCS: OK") || text.contains("RSA-PKCS: OK"), "{text}");
+        }
+        _ => assert!(text.contains("ECDSA"), "{text}"),
+    }
+    let uses = uses_of_keys(&mut environment);
+    println!("pkcs11-tool --test with {card:?}: successful private-key operations {uses:?}");
+    for slot in ["9a", "9c", "9e"] {
+        assert!(uses.iter().any(|(name, _)| name == slot), "no signature by {slot}: {uses:?}\n{text}");
+    }
+    assert!(uses.iter().any(|(name, _)| name == "9d"), "no decryption or derivation by 9d: {uses:?}\n{text}");
+}
+
+#[test]
+fn pkcs11_tool_tests_an_rsa_card() {
+    pkcs11_test_with(Card::Rsa);
+}
+
+#[test]
+fn pkcs11_tool_tests_a_p256_card() {
+    pkcs11_test_with(Card::Ec);
+}
+
+/// ECDH with 9D, which `--test` does not try.
+#[test]
+fn pkcs11_tool_derives_with_9d() {
+    if !installed("pkcs11-tool") || !installed("openssl") {
+        skip!("pkcs11-tool or openssl is not installed: apt-get install opensc openssl");
+    }
+    let environment = start(Environment::builder().card(Card::Ec));
+    let file = |name: &str| environment.folder().join(name);
+    let sh = |script: String| {
+        let ran = run(environment.command("sh").args(["-ec", &script]).current_dir(environment.folder()), LIMIT);
+        assert!(ran.success, "{script}\n{}", ran.text);
+    };
+    // The other party's key, and 9D's public key out of its certificate (PKCS#11 id 03).
+    sh("openssl ecparam -name prime256v1 -genkey -noout -out other.pem; \
+        openssl ec -in other.pem -pubout -outform DER -out other.der 2>/dev/null; \
+        pkcs11-tool --read-object --type cert --id 03 --output-file cert.der 2>/dev/null; \
+        openssl x509 -inform DER -in cert.der -noout -pubkey > card.pem"
+        .to_owned());
+    sh(format!(
+        "pkcs11-tool --login --pin {TEST_PIN} --id 03 --derive --mechanism ECDH1-DERIVE --input-file other.der \
+         --output-file ours"
+    ));
+    sh("openssl pkeyutl -derive -inkey other.pem -peerkey card.pem -out theirs".to_owned());
+    let (ours, theirs) = (std::fs::read(file("ours")).unwrap(), std::fs::read(file("theirs")).unwrap());
+    assert_eq!(ours.len(), 32);
+    assert_eq!(ours, theirs, "the two sides derived different secrets");
+}
+
+#[test]
+fn opensc_tool_and_yubico_piv_tool_see_the_card() {
+    let environment = start(Environment::builder().card(Card::Ec));
+    let reader = environment.reader_names().concat();
+    if installed("opensc-tool") {
+        let ran = run(environment.command("opensc-tool").arg("--list-readers"), LIMIT);
+        assert!(ran.success && ran.text.contains(&reader) && ran.text.contains("Yes"), "{}", ran.text);
+        let ran = run(environment.command("opensc-tool").args(["--name", "--reader", "0"]), LIMIT);
+        assert!(ran.success && ran.text.to_lowercase().contains("piv"), "{}", ran.text);
+    } else {
+        println!("SKIPPED: opensc-tool is not installed: apt-get install opensc");
+    }
+    if installed("yubico-piv-tool") {
+        let ran = run(environment.command("yubico-piv-tool").args(["--reader", &reader, "--action", "status"]), LIMIT);
+        assert!(ran.success, "{}", ran.text);
+        for expected in ["Version:", "Slot 9a:", "Slot 9c:", "Slot 9d:", "Slot 9e:", "PIN tries left:\t3"] {
+            assert!(ran.text.contains(expected), "no {expected:?} in:\n{}", ran.text);
+        }
+    } else {
+        println!("SKIPPED: yubico-piv-tool is not installed: apt-get install yubico-piv-tool");
+    }
+}
+
+#[test]
+fn ykman_sees_the_card() {
+    let Some(ykman) = ykman() else { skip!("ykman is not installed; `cargo xtask test` installs it") };
+    let environment = start(Environment::builder().card(Card::Rsa));
+    let reader = environment.reader_names().concat();
+    let ran = run(environment.command(ykman).args(["--reader", &reader, "piv", "info"]), LIMIT);
+    assert!(ran.success, "{}", ran.text);
+    for expected in ["PIV version:", "PIN tries remaining:", "Slot 9A", "Slot 9C", "Slot 9D", "Slot 9E", "RSA2048"] {
+        assert!(ran.text.contains(expected), "no {expected:?} in:\n{}", ran.text);
+    }
+}

@@ -1,0 +1,117 @@
+//! Phone, daemon and pcscd killed at random moments during signatures: every call ends, nothing wedges.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use pocketcard_dev::{CARD_LIMIT, Card, Environment};
+use pocketcard_tests::apdu::{RIGHT_PIN, SELECT_PIV, sign_p256, signature, status_word, verify};
+use pocketcard_tests::client::reader;
+use pocketcard_tests::piv::PublicKey;
+use pocketcard_tests::run::repetitions;
+use pocketcard_tests::{Client, ClientFailure, start};
+
+/// Every call of a client ends within this after the kill.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Phone,
+    Daemon,
+    Pcscd,
+}
+
+const VICTIMS: [Victim; 3] = [Victim::Phone, Victim::Daemon, Victim::Pcscd];
+
+fn random(below: u64) -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).unwrap();
+    u64::from_le_bytes(bytes) % below
+}
+
+fn digest() -> [u8; 32] {
+    let mut digest = [0; 32];
+    getrandom::fill(&mut digest).unwrap();
+    digest
+}
+
+fn open(client: &mut Client, name: &str) {
+    client.connect(name).unwrap();
+    assert_eq!(status_word(&client.transmit(SELECT_PIV).unwrap()), 0x9000);
+    assert_eq!(status_word(&client.transmit(&verify(RIGHT_PIN)).unwrap()), 0x9000);
+}
+
+fn kill(environment: &mut Environment, victim: Victim) {
+    match victim {
+        Victim::Phone => environment.phone(0).unwrap().kill(),
+        Victim::Daemon => environment.daemon().kill(),
+        Victim::Pcscd => environment.pcscd().unwrap().kill(),
+    }
+}
+
+fn restart(environment: &mut Environment, victim: Victim) {
+    match victim {
+        Victim::Phone => environment.phone(0).unwrap().restart().unwrap(),
+        Victim::Daemon => environment.daemon().restart().unwrap(),
+        Victim::Pcscd => environment.pcscd().unwrap().restart().unwrap(),
+    }
+}
+
+#[test]
+fn every_call_ends_whoever_is_killed() {
+    let mut environment = start(Environment::builder().card(Card::Ec));
+    let name = reader(&environment, 0);
+    let mut client = Client::start(&environment);
+    open(&mut client, &name);
+    let public_key = PublicKey::of_9a(&environment, &mut client, "9a");
+    let scratch = environment.folder().join("scratch");
+    fs::create_dir(&scratch).unwrap();
+
+    // How long one signature takes here, so that the kills fall all over it and a little beyond.
+    let started = Instant::now();
+    for _ in 0..8 {
+        assert_eq!(status_word(&client.transmit(&sign_p256(0x9A, &digest())).unwrap()), 0x9000);
+    }
+    let span = u64::try_from(started.elapsed().as_micros()).unwrap() / 8 * 3 / 2;
+
+    let rounds = repetitions(12, 200);
+    let (mut slowest, mut errors, mut results) = (Duration::ZERO, 0, 0);
+    for round in 0..rounds {
+        let victim = VICTIMS[round % VICTIMS.len()];
+        let input = digest();
+        client.send(&["transmit", &hex::encode(sign_p256(0x9A, &input))]);
+        std::thread::sleep(Duration::from_micros(random(span)));
+        kill(&mut environment, victim);
+        let killed = Instant::now();
+        let answer = client.response(ENDS_WITHIN);
+        let took = killed.elapsed();
+        match &answer {
+            Ok(response) => {
+                let signature = signature(response)
+                    .unwrap_or_else(|| panic!("round {round}, {victim:?}: not a signature: {response:02x?}"));
+                assert!(public_key.verifies(&scratch, &input, signature), "round {round}: a wrong signature");
+                results += 1;
+            }
+            Err(ClientFailure::Pcsc(_)) => errors += 1,
+            Err(other) => panic!("round {round}, {victim:?}: {other:?} after {took:?}"),
+        }
+        // The next call comes while the victim is away: it ends as well.
+        let called = Instant::now();
+        client.send(&["transmit", &hex::encode(SELECT_PIV)]);
+        match client.response(ENDS_WITHIN) {
+            Ok(response) => panic!("round {round}: {victim:?} is dead, yet SELECT was answered {response:02x?}"),
+            Err(ClientFailure::Pcsc(_)) => {}
+            Err(other) => panic!("round {round}, {victim:?}, the call after the kill: {other:?}"),
+        }
+        slowest = slowest.max(took).max(called.elapsed());
+
+        restart(&mut environment, victim);
+        environment.wait_card(0, true, CARD_LIMIT).unwrap_or_else(|error| panic!("round {round}, {victim:?}: {error}"));
+        open(&mut client, &name);
+        let input = digest();
+        let response = client.transmit(&sign_p256(0x9A, &input)).unwrap();
+        let signature = signature(&response).unwrap_or_else(|| panic!("after {victim:?}: {response:02x?}"));
+        assert!(public_key.verifies(&scratch, &input, signature));
+    }
+    println!("{rounds} kills during signatures: {errors} errors, {results} right results");
+    println!("slowest end of a call after a kill: {slowest:?} (limit {ENDS_WITHIN:?})");
+}

@@ -1,0 +1,79 @@
+//! Another local user gets nothing from any of our sockets, even where folder and modes would let them in.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use pocketcard_dev::{Card, Environment};
+use pocketcard_tests::client::program;
+use pocketcard_tests::run::{Ran, run};
+use pocketcard_tests::{skip, start};
+
+const NOBODY: &str = "65534";
+
+fn open_to_all(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Our sockets below a folder.
+fn sockets(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
+        .collect();
+    found.sort();
+    found
+}
+
+fn probe(user: Option<&str>, probe: &Path, socket: &Path, request: &[u8]) -> Ran {
+    let mut command = Command::new("setpriv");
+    if let Some(user) = user {
+        command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+    }
+    command.arg("--").arg(probe).arg(socket).arg(hex::encode(request)).current_dir("/");
+    run(&mut command, Duration::from_secs(10))
+}
+
+#[test]
+fn another_user_gets_nothing() {
+    let is_root = run(Command::new("id").arg("-u"), Duration::from_secs(5)).text.trim() == "0";
+    if !is_root {
+        skip!("only root can become another user");
+    }
+    let environment = start(Environment::builder().card(Card::Ec));
+    let folder = environment.folder().to_path_buf();
+    let helper = folder.join("socket-probe");
+    fs::copy(program("socket-probe"), &helper).unwrap();
+    open_to_all(&helper, 0o755);
+    let hello = b"{\"request\":\"hello\",\"version\":1,\"software\":\"somebody\"}\n{\"request\":\"status\"}\n";
+    let sockets = sockets(&folder);
+    println!("sockets: {sockets:?}");
+    assert!(sockets.len() >= 3, "control, driver and phone: {sockets:?}");
+
+    // The folder alone keeps others out.
+    for socket in &sockets {
+        let ran = probe(Some(NOBODY), Path::new(&program("socket-probe")), socket, hello);
+        assert!(!ran.success, "{}: {}", socket.display(), ran.text);
+    }
+    // With every door of the file system open, the peer's user id still counts.
+    open_to_all(&folder, 0o777);
+    for socket in &sockets {
+        open_to_all(socket, 0o777);
+    }
+    for socket in &sockets {
+        for request in [hello.as_slice(), &[], &[0; 64], &[0xFF; 64]] {
+            let ran = probe(Some(NOBODY), &helper, socket, request);
+            assert!(ran.success, "{} did not close the connection: {}", socket.display(), ran.text);
+            assert_eq!(ran.text.trim(), "", "{} said something", socket.display());
+        }
+    }
+    // The same question by our own user is answered: the test asks what it means to ask.
+    let control = sockets.iter().find(|path| path.ends_with("control.sock")).unwrap();
+    let ran = probe(None, &helper, control, hello);
+    assert!(!ran.text.trim().is_empty(), "the control socket answers nobody at all");
+    open_to_all(&folder, 0o700);
+}

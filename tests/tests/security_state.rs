@@ -1,0 +1,219 @@
+//! A verified PIN ends with reset, power-off, deselection, the card's removal and the death of a client in a
+//! transaction, and lives on after LEAVE until pcscd powers the card off.
+
+use std::time::{Duration, Instant};
+
+use pocketcard_dev::{Card, Environment};
+use pocketcard_tests::apdu::{DISCOVERY, PIN_STATUS, RIGHT_PIN, SELECT_PIV, sign_p256, signature, status_word, verify};
+use pocketcard_tests::client::{eventually, reader};
+use pocketcard_tests::{Client, ClientFailure, start};
+
+/// pcscd powers an unused card off after at most five seconds.
+const POWER_OFF: Duration = Duration::from_secs(5);
+
+fn environment() -> Environment {
+    start(Environment::builder().card(Card::Ec))
+}
+
+fn open_pin(client: &mut Client) {
+    assert_eq!(status_word(&client.transmit(SELECT_PIV).unwrap()), 0x9000);
+    assert_eq!(status_word(&client.transmit(&verify(RIGHT_PIN)).unwrap()), 0x9000);
+    assert!(is_verified(client));
+}
+
+fn is_verified(client: &mut Client) -> bool {
+    let response = client.transmit(PIN_STATUS).unwrap();
+    match status_word(&response) {
+        0x9000 => true,
+        0x63C3 => false,
+        other => panic!("PIN status {other:04X}"),
+    }
+}
+
+/// What another client sees after something happened: it may be told of a reset first, and then connects anew.
+fn is_verified_for_other(client: &mut Client) -> bool {
+    match client.transmit(PIN_STATUS) {
+        Ok(_) => is_verified(client),
+        Err(ClientFailure::Pcsc(error)) => {
+            assert!(["ResetCard", "UnpoweredCard", "RemovedCard"].contains(&error.as_str()), "{error}");
+            client.call(&["reconnect", "shared", "leave"]).unwrap();
+            is_verified(client)
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// The key must be as closed as the status says.
+fn can_sign(client: &mut Client) -> bool {
+    let response = client.transmit(&sign_p256(0x9A, &[7; 32])).unwrap();
+    match status_word(&response) {
+        0x9000 => {
+            assert!(signature(&response).is_some(), "{response:02x?}");
+            true
+        }
+        0x6982 => false,
+        other => panic!("GENERAL AUTHENTICATE {other:04X}"),
+    }
+}
+
+#[test]
+fn every_disposition_as_a_second_client_sees_it() {
+    let environment = environment();
+    let name = reader(&environment, 0);
+    for how in ["end", "reconnect", "disconnect"] {
+        for disposition in ["leave", "reset", "unpower"] {
+            let mut actor = Client::connected(&environment, 0);
+            let mut witness = Client::connected(&environment, 0);
+            open_pin(&mut actor);
+            assert!(is_verified_for_other(&mut witness), "programs that share a reader share its PIN state");
+            match how {
+                "end" => {
+                    actor.call(&["begin"]).unwrap();
+                    actor.call(&["end", disposition]).unwrap();
+                }
+                "reconnect" => drop(actor.call(&["reconnect", "shared", disposition]).unwrap()),
+                _ => drop(actor.call(&["disconnect", disposition]).unwrap()),
+            }
+            let lives = is_verified_for_other(&mut witness);
+            assert_eq!(lives, disposition == "leave", "{how} with {disposition}");
+            assert_eq!(can_sign(&mut witness), lives, "{how} with {disposition}");
+            if how == "disconnect" {
+                actor.connect(&name).unwrap();
+            }
+            // Whoever acted gets the same view.
+            let again = match actor.transmit(PIN_STATUS) {
+                Ok(response) => status_word(&response) == 0x9000,
+                Err(_) => {
+                    actor.call(&["reconnect", "shared", "leave"]).unwrap();
+                    is_verified(&mut actor)
+                }
+            };
+            assert_eq!(again, lives, "{how} with {disposition}, for the client that did it");
+            // The next round begins with a closed card.
+            let _ = witness.call(&["disconnect", "reset"]);
+        }
+    }
+}
+
+#[test]
+fn a_foreign_select_keeps_the_state_and_another_applet_ends_it() {
+    let environment = environment();
+    let mut client = Client::connected(&environment, 0);
+    open_pin(&mut client);
+    // OpenPGP and GIDS are what tools probe for. Neither is installed: nothing changes.
+    let foreign: [&[u8]; 2] = [
+        &[0x00, 0xA4, 0x04, 0x00, 0x06, 0xD2, 0x76, 0x00, 0x01, 0x24, 0x01, 0x00],
+        &[0x00, 0xA4, 0x04, 0x00, 0x09, 0xA0, 0x00, 0x00, 0x03, 0x97, 0x42, 0x54, 0x46, 0x59, 0x00],
+    ];
+    for select in foreign {
+        assert_eq!(status_word(&client.transmit(select).unwrap()), 0x6A82);
+        assert!(is_verified(&mut client));
+    }
+    // PIV itself again is no deselection.
+    assert_eq!(status_word(&client.transmit(SELECT_PIV).unwrap()), 0x9000);
+    assert!(is_verified(&mut client));
+    // The management application of a YubiKey, if there is one.
+    let management = [0x00, 0xA4, 0x04, 0x00, 0x08, 0xA0, 0x00, 0x00, 0x05, 0x27, 0x47, 0x11, 0x17, 0x00];
+    if status_word(&client.transmit(&management).unwrap()) == 0x9000 {
+        assert_eq!(status_word(&client.transmit(SELECT_PIV).unwrap()), 0x9000);
+        assert!(!is_verified(&mut client), "the PIN outlived a deselection");
+    } else {
+        println!("SKIPPED: deselection through PC/SC: no second applet is installed on the card");
+        assert!(is_verified(&mut client));
+    }
+}
+
+#[test]
+fn a_client_that_dies_in_a_transaction_takes_the_state_with_it() {
+    let environment = environment();
+    let mut witness = Client::connected(&environment, 0);
+    let mut victim = Client::connected(&environment, 0);
+    victim.call(&["begin"]).unwrap();
+    open_pin(&mut victim);
+    victim.kill();
+    // pcscd notices the closed socket and resets the card; the witness is told so when it comes next.
+    let mut seen = None;
+    assert!(
+        eventually(POWER_OFF, || {
+            seen = Some(is_verified_for_other(&mut witness));
+            seen == Some(false)
+        }),
+        "the PIN outlived the client that had a transaction: {seen:?}"
+    );
+    assert!(!can_sign(&mut witness));
+}
+
+#[test]
+fn after_leave_the_state_lives_while_a_handle_is_open() {
+    let environment = environment();
+    let mut keeper = Client::connected(&environment, 0);
+    let mut leaver = Client::connected(&environment, 0);
+    open_pin(&mut leaver);
+    leaver.call(&["disconnect", "leave"]).unwrap();
+    // Longer than pcscd waits before it powers an unused card off.
+    std::thread::sleep(POWER_OFF + Duration::from_secs(2));
+    assert!(is_verified(&mut keeper), "a handle was open all the time");
+    assert!(can_sign(&mut keeper));
+    // A client that dies without a transaction leaves the state, too.
+    let mut victim = Client::connected(&environment, 0);
+    assert!(is_verified(&mut victim));
+    victim.kill();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(is_verified(&mut keeper));
+}
+
+#[test]
+fn after_the_last_leave_the_state_lives_until_pcscd_powers_off() {
+    let environment = environment();
+    let name = reader(&environment, 0);
+    let mut client = Client::connected(&environment, 0);
+    open_pin(&mut client);
+    client.call(&["disconnect", "leave"]).unwrap();
+    // At once: pcscd has not powered off yet. This is what lets one PIN serve two programs that follow each other.
+    let left = Instant::now();
+    client.connect(&name).unwrap();
+    let verified = is_verified(&mut client);
+    println!("connected again {:?} after LEAVE: verified {verified}", left.elapsed());
+    assert!(verified, "LEAVE must leave the state until power-off");
+    client.call(&["disconnect", "leave"]).unwrap();
+    std::thread::sleep(POWER_OFF + Duration::from_secs(2));
+    client.connect(&name).unwrap();
+    assert!(!is_verified(&mut client), "the PIN outlived the power-off of an unused card");
+    assert!(!can_sign(&mut client));
+}
+
+#[test]
+fn a_phone_that_went_and_came_back_between_two_polls_is_a_new_card() {
+    let mut environment = environment();
+    let name = reader(&environment, 0);
+    let mut client = Client::connected(&environment, 0);
+    open_pin(&mut client);
+    let before = client.call(&["counter", &name]).unwrap().as_u64().unwrap();
+    environment.phone(0).unwrap().restart().unwrap();
+    environment.daemon().wait_card(0, true, pocketcard_dev::CARD_LIMIT).unwrap();
+    // The old handle never reaches the new card.
+    let error = client.transmit(DISCOVERY).unwrap_err();
+    assert!(matches!(&error, ClientFailure::Pcsc(name) if name == "RemovedCard" || name == "NoSmartcard"), "{error:?}");
+    environment.wait_card(0, true, pocketcard_dev::CARD_LIMIT).unwrap();
+    let after = client.call(&["counter", &name]).unwrap().as_u64().unwrap();
+    assert!(after >= before + 2, "PC/SC counted {before} and then {after} insertions and removals");
+    client.connect(&name).unwrap();
+    assert!(!is_verified(&mut client), "the PIN outlived the card");
+    assert!(!can_sign(&mut client));
+}
+
+#[test]
+fn a_locked_card_is_a_removed_card() {
+    let mut environment = environment();
+    let name = reader(&environment, 0);
+    let mut client = Client::connected(&environment, 0);
+    open_pin(&mut client);
+    let phone = environment.phone(0).unwrap();
+    phone.send(&serde_json::json!({ "command": "lock" })).unwrap();
+    environment.wait_card(0, false, pocketcard_dev::CARD_LIMIT).unwrap();
+    assert!(client.transmit(DISCOVERY).is_err());
+    environment.phone(0).unwrap().send(&serde_json::json!({ "command": "unlock" })).unwrap();
+    environment.wait_card(0, true, pocketcard_dev::CARD_LIMIT).unwrap();
+    client.connect(&name).unwrap();
+    assert!(!is_verified(&mut client), "the PIN outlived the lock");
+}
