@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{self, cargo, root, watch};
-use crate::{Problem, fuzz, install, test};
+use crate::{Problem, fuzz, install, models, test};
 
 /// How long each fuzz target runs here; `cargo xtask soak` gives them ten minutes.
 const FUZZ_TIME: Duration = Duration::from_secs(10);
@@ -26,6 +26,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
     lints(steps);
     let _ = test::suites(steps, &[]);
     let _ = fuzz::run(steps, FUZZ_TIME);
+    let _ = models::run(steps, &models::Arguments::quick());
     steps.all_good()
 }
 

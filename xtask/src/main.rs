@@ -8,6 +8,7 @@ mod demo;
 mod demo_ssh;
 mod fuzz;
 mod install;
+mod models;
 mod problem;
 mod soak;
 mod steps;
@@ -37,6 +38,8 @@ enum Task {
     Test(test::Arguments),
     /// What CI runs: format, lints, documentation, dependencies, tests, a little fuzzing, models.
     Ci,
+    /// Check the models of the protocol with Verifpal.
+    Models(models::Arguments),
     /// The full counts: every kill test, ten minutes of each fuzz target. Takes hours.
     Soak(soak::Arguments),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(&mut steps),
         Task::Test(arguments) => test::run(&mut steps, &arguments),
         Task::Ci => ci::run(&mut steps),
+        Task::Models(arguments) => models::run(&mut steps, &arguments),
         Task::Soak(arguments) => soak::run(&mut steps, &arguments),
     };
     steps.finish(result)
