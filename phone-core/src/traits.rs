@@ -110,7 +110,9 @@ pub enum StoreError {
     #[error("the phone's state is in use by another process; end that process first")]
     InUse,
     /// Other users may enter the folder of the store, or it belongs to somebody else.
-    #[error("the folder of the phone's state is open to other users; choose a new folder, or make it yours alone (chmod 700)")]
+    #[error(
+        "the folder of the phone's state is open to other users; choose a new folder, or make it yours alone (chmod 700)"
+    )]
     FolderNotPrivate,
     /// The store's file or folder could not be used.
     #[error("the phone's state could not be read or written")]
@@ -321,6 +323,8 @@ pub enum ApprovalPurpose {
     Decrypt,
     /// A key agreement.
     Agree,
+    /// Management of the card: writing objects, making and deleting keys, or making the whole card new.
+    Administer,
 }
 
 /// A question to the owner. Nothing in it but the host's name (stripped of control characters) comes from the computer.

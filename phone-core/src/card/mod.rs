@@ -1,1 +1,348 @@
-//! The card as a pure state machine.
+//! The card as a pure state machine: [`Card::handle`] in, [`Card::poll_output`] out. It reads no clock, no socket, no file and no
+//! random source; what takes time is an [`Effect`] with an [`OperationId`], and a result that comes late is dropped by it.
+//!
+//! - `session`: one card session per paired host: request ids, reset epochs, tokens.
+//! - `dispatcher`, [`applet`]: which application a command is for, and what an application is.
+//! - [`piv`]: the PIV application. `configuration`: what management tools ask before they use it.
+//!
+//! Spec: SPEC.md section 7; SP 800-73-4
+
+pub mod applet;
+mod atr;
+mod configuration;
+mod dispatcher;
+mod effect;
+mod event;
+mod exchange;
+pub mod piv;
+mod probe;
+mod session;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pocketcard_protocol::apdu::{Command, Response};
+use pocketcard_protocol::messages::{CloseReason, Envelope};
+use pocketcard_protocol::time::Timestamp;
+use zeroize::Zeroizing;
+
+use self::applet::SessionId;
+use self::configuration::ConfigurationApplet;
+use self::dispatcher::Dispatcher;
+use self::exchange::Running;
+use self::piv::{Kind, PivApplet, Profile, TouchPolicy, Version};
+use self::session::CardSession;
+use crate::traits::{Entropy, EntropyError, KeyAlgorithm, KeyHandle, StateStore, StoreError};
+
+pub use self::atr::AnswerToReset;
+pub use self::effect::{Effect, EffectResult, OperationId};
+pub use self::event::{Caller, CardEvent, CommandLine};
+pub use self::probe::{NoProbe, Probe, ProbePoint};
+pub use crate::traits::HostId;
+
+/// Names a link between this phone and a host; the runtime chooses it and never uses it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(u64);
+
+impl LinkId {
+    /// The link with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Something that happened to the card.
+pub enum Input {
+    /// An encrypted channel to a paired host is open.
+    LinkUp {
+        /// The link.
+        link: LinkId,
+        /// Who is at its other end.
+        host: HostId,
+        /// The host's name as stored at pairing.
+        host_name: String,
+    },
+    /// A host sent a message.
+    Message {
+        /// The link it came on.
+        link: LinkId,
+        /// The message.
+        envelope: Envelope,
+    },
+    /// A link is gone.
+    LinkDown {
+        /// The link.
+        link: LinkId,
+    },
+    /// An effect has a result.
+    Completed {
+        /// Which.
+        operation: OperationId,
+        /// How it ended.
+        result: EffectResult,
+    },
+    /// The owner took a host's permission to use the card.
+    HostForgotten(HostId),
+    /// The owner locked the card: hosts see it removed.
+    LockCard,
+    /// The owner unlocked the card: hosts see it inserted.
+    UnlockCard,
+    /// The owner gives a command on the phone itself. Commands of the owner need no management key.
+    Local {
+        /// Comes back with the answer.
+        request: u64,
+        /// The command.
+        command: Command,
+    },
+    /// Resets the owner's own session: commands under way end, and what was verified is forgotten.
+    LocalReset,
+    /// The owner chooses PIN and PUK, for the first time or again, on the phone itself.
+    Enrol {
+        /// Comes back with the answer: `90 00`, or `6A 80` if the PIN is not 6 to 8 digits padded with FF.
+        request: u64,
+        /// 8 octets, padded with FF.
+        pin: Zeroizing<[u8; 8]>,
+        /// Any 8 octets.
+        puk: Zeroizing<[u8; 8]>,
+    },
+}
+
+/// Something that the card wants done.
+pub enum Output {
+    /// Send a message to a host.
+    Send {
+        /// On this link.
+        link: LinkId,
+        /// The message.
+        envelope: Envelope,
+    },
+    /// Close a link.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Begin an operation and report its end with [`Input::Completed`].
+    Effect {
+        /// Its name.
+        operation: OperationId,
+        /// What to do.
+        effect: Effect,
+    },
+    /// Nobody waits for this operation any more. A key that it makes all the same must be destroyed; the card asks for that
+    /// too, if it hears of it.
+    CancelEffect(OperationId),
+    /// The answer to [`Input::Local`] or [`Input::Enrol`].
+    LocalResponse {
+        /// The request it answers.
+        request: u64,
+        /// The answer.
+        response: Response,
+    },
+    /// For the user interface and the log.
+    Event(CardEvent),
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send { link, envelope } => write!(formatter, "Send({link:?}, {} bytes)", envelope.length()),
+            Self::Close { link, reason } => write!(formatter, "Close({link:?}, {reason:?})"),
+            Self::Effect { operation, effect } => write!(formatter, "Effect({operation:?}, {effect:?})"),
+            Self::CancelEffect(operation) => write!(formatter, "CancelEffect({operation:?})"),
+            Self::LocalResponse { request, response } => {
+                write!(formatter, "LocalResponse({request}, {:?})", response.status())
+            }
+            Self::Event(event) => write!(formatter, "Event({event:?})"),
+        }
+    }
+}
+
+/// How a card is made.
+#[derive(Clone, Debug)]
+pub struct CardConfig {
+    /// A card for tests: well-known PIN `123456`, PUK `12345678` and management key, no confirmations unless a key asks for
+    /// them. Its state is never opened as an owned card, nor the other way round.
+    pub test_card: bool,
+    /// Serial number to show; `None` shows the one that was made up when the card was new.
+    pub serial: Option<u32>,
+    /// Compatibility level of the Yubico extension.
+    pub version: Version,
+    /// Answer to reset.
+    pub atr: AnswerToReset,
+    /// Name of the card for people, shown by hosts.
+    pub name: String,
+    /// Name and version of this phone's software, for the hosts' logs.
+    pub software: String,
+    /// What the key store can make: [`KeyStore::algorithms`](crate::KeyStore::algorithms).
+    pub algorithms: Vec<KeyAlgorithm>,
+    /// How long a card session waits for its host after the link is gone. Zero: it ends with the link.
+    pub grace: Duration,
+    /// After this time without a command a session forgets its PIN; `None`: never.
+    pub idle_limit: Option<Duration>,
+}
+
+impl Default for CardConfig {
+    fn default() -> Self {
+        Self {
+            test_card: false,
+            serial: None,
+            version: Version::COMPATIBILITY,
+            atr: AnswerToReset::POCKETCARD,
+            name: "Pocketcard".to_owned(),
+            software: concat!("pocketcard-phone ", env!("CARGO_PKG_VERSION")).to_owned(),
+            algorithms: vec![KeyAlgorithm::Rsa2048, KeyAlgorithm::EccP256, KeyAlgorithm::EccP384],
+            grace: Duration::ZERO,
+            idle_limit: Some(Duration::from_secs(15 * 60)),
+        }
+    }
+}
+
+/// Why a card could not be made from its state.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CardError {
+    /// The state could not be read or written.
+    #[error("the card's state could not be read or written")]
+    Store(#[source] StoreError),
+    /// No randomness for a new card.
+    #[error("the random source failed")]
+    Entropy(#[source] EntropyError),
+    /// An entry of the state cannot be read.
+    #[error("the card's state is damaged ({0})")]
+    Damaged(&'static str),
+    /// The state is of a test card, whose secrets everybody knows.
+    #[error("this is the state of a test card; start with --test-card, or use another folder")]
+    TestCard,
+    /// The state is of an owned card.
+    #[error("this is the state of a real card; start without --test-card, or use another folder")]
+    OwnedCard,
+}
+
+/// A link and who is at its other end.
+struct HostLink {
+    host: HostId,
+    host_name: String,
+    session: Option<SessionId>,
+}
+
+/// The card.
+pub struct Card {
+    config: CardConfig,
+    store: Arc<dyn StateStore>,
+    entropy: Arc<dyn Entropy>,
+    probe: Arc<dyn Probe>,
+    dispatcher: Dispatcher,
+    links: BTreeMap<LinkId, HostLink>,
+    sessions: BTreeMap<SessionId, CardSession>,
+    /// Commands under way, at most one in each session.
+    running: BTreeMap<SessionId, Running>,
+    operations: BTreeMap<OperationId, SessionId>,
+    /// Commands of the owner that wait for the one before them.
+    waiting: VecDeque<(u64, Command)>,
+    locked: bool,
+    last_session: u64,
+    last_operation: u64,
+    outputs: VecDeque<Output>,
+}
+
+impl Card {
+    /// A card with the state in `store`; an empty store gets that of a new card.
+    ///
+    /// # Errors
+    /// [`CardError`]
+    pub fn new(
+        config: CardConfig,
+        store: Arc<dyn StateStore>,
+        entropy: Arc<dyn Entropy>,
+        probe: Arc<dyn Probe>,
+    ) -> Result<Self, CardError> {
+        let kind = if config.test_card { Kind::Test } else { Kind::Owned };
+        let profile = Profile {
+            version: config.version,
+            algorithms: config.algorithms.clone(),
+            confirm: if config.test_card { TouchPolicy::Never } else { TouchPolicy::Cached },
+            kept_tries: u8::from(!config.test_card),
+            serial: config.serial,
+        };
+        let piv = PivApplet::new(kind, profile, &*store, &*entropy)?;
+        let configuration = ConfigurationApplet::new(config.version, piv.serial());
+        let dispatcher = Dispatcher::new(piv, vec![Box::new(configuration)]);
+        Ok(Self {
+            config,
+            store,
+            entropy,
+            probe,
+            dispatcher,
+            links: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            running: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            locked: false,
+            last_session: SessionId::OWNER.0,
+            last_operation: 0,
+            outputs: VecDeque::new(),
+        })
+    }
+
+    /// Takes in what happened. Whatever follows from it is durable when this returns, and waits in [`Card::poll_output`].
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::LinkUp { link, host, host_name } => {
+                self.links.insert(link, HostLink { host, host_name, session: None });
+            }
+            Input::Message { link, envelope } => self.message(link, envelope, now),
+            Input::LinkDown { link } => self.link_down(link, now),
+            Input::Completed { operation, result } => self.completed(operation, result, now),
+            Input::HostForgotten(host) => self.host_forgotten(host),
+            Input::LockCard => self.set_locked(true, now),
+            Input::UnlockCard => self.set_locked(false, now),
+            Input::Local { request, command } => self.local(request, command, now),
+            Input::LocalReset => self.local_reset(now),
+            Input::Enrol { request, pin, puk } => self.enrol(request, &pin, &puk, now),
+        }
+    }
+
+    /// The next thing that the card wants done.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Card::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let pending =
+            self.running.iter().filter(|(id, _)| self.link_of(**id).is_some()).map(|(_, run)| run.pending_due);
+        let sessions = self.sessions.values().filter_map(|session| self.session_deadline(session));
+        pending.chain(sessions).min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.send_pending(now);
+        self.expire_sessions(now);
+    }
+
+    /// Every private key that the card's state names; all others in the key store may be destroyed at the start.
+    pub fn key_handles(&self) -> Vec<KeyHandle> {
+        self.dispatcher.key_handles()
+    }
+}
+
+impl fmt::Debug for Card {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Card({} links, {} sessions)", self.links.len(), self.sessions.len())
+    }
+}

@@ -1,0 +1,104 @@
+//! What the card asks its surroundings to do, and what comes back.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::traits::{ApprovalDecision, ApprovalRequest, KeyAlgorithm, KeyHandle, KeyStoreError, PublicKeyData};
+
+/// Names one effect. Never used twice by the same card, so that a late result cannot be taken for another one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OperationId(pub(crate) u64);
+
+impl OperationId {
+    /// The number behind the name, for logs.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Work for the key store or a question to the owner. `Debug` prints lengths, never input.
+pub enum Effect {
+    /// Make a key. Answer with [`EffectResult::Generated`] once it is durable.
+    Generate {
+        /// Its algorithm.
+        algorithm: KeyAlgorithm,
+    },
+    /// Sign; see [`KeyStore::sign`](crate::KeyStore::sign).
+    Sign {
+        /// The key.
+        key: KeyHandle,
+        /// Its algorithm.
+        algorithm: KeyAlgorithm,
+        /// A digest as long as the field, or a padded block as long as the modulus.
+        input: Zeroizing<Vec<u8>>,
+    },
+    /// Decrypt; see [`KeyStore::decrypt`](crate::KeyStore::decrypt).
+    Decrypt {
+        /// The key.
+        key: KeyHandle,
+        /// Its algorithm.
+        algorithm: KeyAlgorithm,
+        /// As long as the modulus.
+        input: Zeroizing<Vec<u8>>,
+    },
+    /// Agree on a secret; see [`KeyStore::agree`](crate::KeyStore::agree).
+    Agree {
+        /// The key.
+        key: KeyHandle,
+        /// Its algorithm.
+        algorithm: KeyAlgorithm,
+        /// The peer's point, `04 || X || Y`.
+        peer_point: Vec<u8>,
+    },
+    /// Destroy a key that no state names any more. The card needs no answer.
+    DeleteKey(KeyHandle),
+    /// Ask the owner.
+    Approve(ApprovalRequest),
+}
+
+impl fmt::Debug for Effect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Generate { algorithm } => write!(formatter, "Generate({algorithm:?})"),
+            Self::Sign { algorithm, input, .. } => write!(formatter, "Sign({algorithm:?}, {} bytes)", input.len()),
+            Self::Decrypt { algorithm, input, .. } => {
+                write!(formatter, "Decrypt({algorithm:?}, {} bytes)", input.len())
+            }
+            Self::Agree { algorithm, .. } => write!(formatter, "Agree({algorithm:?})"),
+            Self::DeleteKey(handle) => write!(formatter, "DeleteKey({handle:?})"),
+            Self::Approve(request) => write!(formatter, "Approve({:02X}, {:?})", request.key, request.purpose),
+        }
+    }
+}
+
+/// How an [`Effect`] ended. `Debug` prints lengths, never results.
+pub enum EffectResult {
+    /// A new key is durable in the key store.
+    Generated {
+        /// Its handle.
+        handle: KeyHandle,
+        /// Its public half.
+        public: PublicKeyData,
+    },
+    /// A signature, a plain text or a shared secret.
+    Bytes(Zeroizing<Vec<u8>>),
+    /// The key is gone.
+    Deleted,
+    /// What the owner decided.
+    Approval(ApprovalDecision),
+    /// The key store did not do it.
+    Failed(KeyStoreError),
+}
+
+impl fmt::Debug for EffectResult {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Generated { handle, .. } => write!(formatter, "Generated({handle:?})"),
+            Self::Bytes(bytes) => write!(formatter, "Bytes({} bytes)", bytes.len()),
+            Self::Deleted => formatter.write_str("Deleted"),
+            Self::Approval(decision) => write!(formatter, "Approval({decision:?})"),
+            Self::Failed(error) => write!(formatter, "Failed({error:?})"),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What one card session has proven. All of it is gone after reset, power-off, deselection or the end of the session.
+
+use std::collections::BTreeMap;
+
+use pocketcard_protocol::time::Timestamp;
+
+use super::authenticate::KeyOperation;
+use super::generate::Generation;
+use super::management_key::{BLOCK, Challenge};
+use super::policy::PinPolicy;
+use super::reference::Slot;
+
+/// Whether the PIN has been verified, and for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PinProof {
+    /// Not verified.
+    #[default]
+    None,
+    /// Verified; a private-key operation has followed.
+    Used,
+    /// Verified, and no private-key operation has followed: the next one may use a key that asks for the PIN every time.
+    Fresh,
+}
+
+impl PinProof {
+    pub(crate) const fn is_verified(self) -> bool {
+        matches!(self, Self::Used | Self::Fresh)
+    }
+
+    pub(crate) const fn satisfies(self, policy: PinPolicy) -> bool {
+        match policy {
+            PinPolicy::Never => true,
+            PinPolicy::Once => self.is_verified(),
+            PinPolicy::Always => matches!(self, Self::Fresh),
+        }
+    }
+
+    /// A private-key operation happens: whichever key it is of, the PIN is no longer fresh.
+    pub(crate) const fn after_key_use(self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Used | Self::Fresh => Self::Used,
+        }
+    }
+}
+
+/// A command that waits for an effect.
+pub(crate) enum Suspended {
+    /// The owner is asked; then this happens.
+    Approval(Approved),
+    /// The key store uses a key.
+    KeyUse,
+    /// The key store makes a key.
+    Generation(Generation),
+}
+
+/// What happens once the owner agrees.
+pub(crate) enum Approved {
+    /// A private key is used.
+    KeyUse(KeyOperation),
+    /// The management key counts as proven, and the host's challenge is answered where it sent one.
+    Management(Option<[u8; BLOCK]>),
+    /// The card is made new.
+    Reset,
+}
+
+/// The security state of one card session.
+#[derive(Default)]
+pub(crate) struct SecurityStatus {
+    pub(crate) pin: PinProof,
+    /// The management key is proven.
+    pub(crate) management: bool,
+    /// What the card waits for to believe that.
+    pub(crate) challenge: Option<Challenge>,
+    /// When the owner last confirmed a key of which confirmations last.
+    pub(crate) confirmed: BTreeMap<Slot, Timestamp>,
+    pub(crate) suspended: Option<Suspended>,
+}
+
+impl SecurityStatus {
+    /// Forgets everything that was proven; a command under way goes on and finds that out.
+    pub(crate) fn forget(&mut self) {
+        let suspended = self.suspended.take();
+        *self = Self { suspended, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verification_serves_one_use_of_a_key_that_always_asks() {
+        let fresh = PinProof::Fresh;
+        assert!(fresh.satisfies(PinPolicy::Always) && fresh.satisfies(PinPolicy::Once));
+        let used = fresh.after_key_use();
+        assert!(!used.satisfies(PinPolicy::Always));
+        assert!(used.satisfies(PinPolicy::Once), "other keys stay open");
+        let none = PinProof::None;
+        assert!(!none.satisfies(PinPolicy::Once) && none.satisfies(PinPolicy::Never));
+        assert_eq!(none.after_key_use(), PinProof::None, "using an open key proves no PIN");
+    }
+}

@@ -1,0 +1,243 @@
+//! A card session: what belongs to one paired host, and the rule that a request is executed at most once.
+//!
+//! Every request carries the session, an id and the reset epoch. Id = last: the stored result again. Id = last + 1: run it.
+//! Anything else ends the link. A higher epoch ends what runs, and what was stored.
+//!
+//! Spec: SPEC.md section 7.4
+
+use std::fmt;
+
+use pocketcard_protocol::messages::{Envelope, Response, SecurityState};
+use pocketcard_protocol::time::Timestamp;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::applet::PinStatus;
+use super::{HostId, LinkId};
+
+/// What to do with a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is new: run it.
+    Run,
+    /// It was executed already: send the stored result.
+    Repeat,
+    /// It is the one that runs: its answer will come.
+    Running,
+    /// It breaks the order.
+    Refuse,
+}
+
+/// The result of the last request, kept until the host shows that it has it.
+struct Stored {
+    epoch: u64,
+    response: Zeroizing<Vec<u8>>,
+}
+
+/// One host's session with the card.
+pub(crate) struct CardSession {
+    pub(crate) host: HostId,
+    pub(crate) host_name: String,
+    /// The link it is on; `None` while it waits for the host to come back.
+    pub(crate) link: Option<LinkId>,
+    /// When it was left by its link.
+    pub(crate) detached_at: Option<Timestamp>,
+    pub(crate) last_used: Timestamp,
+    token: Zeroizing<[u8; 32]>,
+    epoch: u64,
+    last_request: u64,
+    stored: Option<Stored>,
+    security_version: u64,
+    announced: PinStatus,
+}
+
+impl CardSession {
+    pub(crate) fn new(
+        host: HostId,
+        host_name: String,
+        link: LinkId,
+        token: [u8; 32],
+        epoch: u64,
+        status: PinStatus,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            host,
+            host_name,
+            link: Some(link),
+            detached_at: None,
+            last_used: now,
+            token: Zeroizing::new(token),
+            epoch,
+            last_request: 0,
+            stored: None,
+            security_version: 1,
+            announced: status,
+        }
+    }
+
+    pub(crate) fn token(&self) -> Vec<u8> {
+        self.token.to_vec()
+    }
+
+    /// Whether a host knows this session's token.
+    pub(crate) fn is_resumed_by(&self, token: &[u8]) -> bool {
+        self.token.as_slice().ct_eq(token).into()
+    }
+
+    /// Puts the session on a new link, with a new token.
+    pub(crate) fn resume(&mut self, link: LinkId, token: [u8; 32], now: Timestamp) {
+        self.link = Some(link);
+        self.detached_at = None;
+        self.last_used = now;
+        self.token = Zeroizing::new(token);
+    }
+
+    pub(crate) const fn last_request(&self) -> u64 {
+        self.last_request
+    }
+
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Raises the epoch; `true` if it was lower before. The stored result is wiped then.
+    pub(crate) fn raise_epoch(&mut self, epoch: u64) -> bool {
+        let raised = epoch > self.epoch;
+        if raised {
+            self.epoch = epoch;
+            self.stored = None;
+        }
+        raised
+    }
+
+    /// Decides about a request of the session's epoch. `running` is the id of the request under way.
+    pub(crate) fn admit(&mut self, id: u64, epoch: u64, running: Option<u64>) -> Admission {
+        if epoch != self.epoch {
+            return Admission::Refuse;
+        }
+        match running {
+            Some(running) if running == id => return Admission::Running,
+            Some(_) => return Admission::Refuse,
+            None => {}
+        }
+        if id == self.last_request && self.stored.as_ref().is_some_and(|stored| stored.epoch == epoch) {
+            return Admission::Repeat;
+        }
+        if self.last_request.checked_add(1) == Some(id) {
+            self.last_request = id;
+            self.stored = None;
+            return Admission::Run;
+        }
+        Admission::Refuse
+    }
+
+    /// Keeps the result of the last request.
+    pub(crate) fn store(&mut self, epoch: u64, response: Zeroizing<Vec<u8>>) {
+        // A result of an older epoch is nobody's: the reset that came since wiped what it would have overwritten.
+        if epoch == self.epoch {
+            self.stored = Some(Stored { epoch, response });
+        }
+    }
+
+    /// The message with the stored result.
+    pub(crate) fn stored_response(&self, session: u64) -> Option<Envelope> {
+        let stored = self.stored.as_ref()?;
+        Some(self.response(session, self.last_request, stored.epoch, stored.response.to_vec()))
+    }
+
+    /// A message with this response APDU.
+    pub(crate) fn response(&self, session: u64, request_id: u64, epoch: u64, response: Vec<u8>) -> Envelope {
+        let security_version = self.security_version;
+        Response { session, request_id, epoch, response, security_version, snapshot_digest: Vec::new() }.into()
+    }
+
+    /// Takes note of the PIN's state; `true` if the host has to be told.
+    pub(crate) fn note_security(&mut self, status: PinStatus) -> bool {
+        let changed = status != self.announced;
+        if changed {
+            self.announced = status;
+            self.security_version += 1;
+        }
+        changed
+    }
+
+    /// What the host is told about the PIN.
+    pub(crate) fn security_state(&self) -> SecurityState {
+        SecurityState {
+            version: self.security_version,
+            pin_verified: self.announced.verified,
+            pin_tries_left: u32::from(self.announced.tries_left),
+        }
+    }
+
+    pub(crate) const fn pin_status(&self) -> PinStatus {
+        self.announced
+    }
+}
+
+impl fmt::Debug for CardSession {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "CardSession({:?}, request {}, epoch {})", self.host, self.last_request, self.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> CardSession {
+        let status = PinStatus { verified: false, tries_left: 3 };
+        CardSession::new(HostId::new([1; 32]), "h".into(), LinkId::new(1), [7; 32], 4, status, Timestamp::ZERO)
+    }
+
+    fn bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(bytes.to_vec())
+    }
+
+    #[test]
+    fn ids_that_are_neither_last_nor_next_are_refused() {
+        let mut session = session();
+        assert_eq!(session.admit(0, 4, None), Admission::Refuse, "nothing was executed, so nothing is stored");
+        assert_eq!(session.admit(2, 4, None), Admission::Refuse);
+        assert_eq!(session.admit(1, 3, None), Admission::Refuse, "an older epoch");
+        assert_eq!(session.admit(1, 4, None), Admission::Run);
+        session.store(4, bytes(&[0x90, 0x00]));
+        assert_eq!(session.admit(1, 4, None), Admission::Repeat);
+        assert_eq!(session.admit(1, 4, None), Admission::Repeat, "as often as the host asks");
+        assert_eq!(session.admit(3, 4, None), Admission::Refuse);
+        assert_eq!(session.admit(u64::MAX, 4, None), Admission::Refuse);
+        assert_eq!(session.admit(2, 4, None), Admission::Run);
+        assert_eq!(session.admit(1, 4, None), Admission::Refuse, "an older result is wiped by the next id");
+    }
+
+    #[test]
+    fn a_running_request_is_neither_run_again_nor_overtaken() {
+        let mut session = session();
+        assert_eq!(session.admit(1, 4, None), Admission::Run);
+        assert_eq!(session.admit(1, 4, Some(1)), Admission::Running);
+        assert_eq!(session.admit(2, 4, Some(1)), Admission::Refuse);
+    }
+
+    #[test]
+    fn an_epoch_wipes_the_stored_result_and_keeps_the_ids() {
+        let mut session = session();
+        assert_eq!(session.admit(1, 4, None), Admission::Run);
+        session.store(4, bytes(&[1, 2, 0x90, 0x00]));
+        assert!(!session.raise_epoch(4) && !session.raise_epoch(3));
+        assert!(session.raise_epoch(9));
+        assert!(session.stored_response(1).is_none());
+        assert_eq!(session.admit(1, 9, None), Admission::Refuse, "never again, under any epoch");
+        assert_eq!(session.admit(2, 9, None), Admission::Run);
+        session.store(4, bytes(&[0x90, 0x00]));
+        assert!(session.stored_response(1).is_none(), "a result of an old epoch is not kept");
+    }
+
+    #[test]
+    fn only_the_token_of_now_resumes() {
+        let mut session = session();
+        assert!(session.is_resumed_by(&[7; 32]) && !session.is_resumed_by(&[8; 32]) && !session.is_resumed_by(&[]));
+        session.resume(LinkId::new(2), [8; 32], Timestamp::ZERO);
+        assert!(!session.is_resumed_by(&[7; 32]) && session.is_resumed_by(&[8; 32]));
+    }
+}

@@ -1,0 +1,1 @@
+//! Tables of APDUs against a whole card.
