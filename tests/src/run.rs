@@ -1,12 +1,13 @@
 //! Command-line clients with a limit, and the counts of repeated tests.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::client::unusable;
+use crate::client::{program, unusable};
 
 /// What a program wrote and how it ended.
 #[derive(Debug)]
@@ -56,6 +57,14 @@ pub fn run(command: &mut Command, limit: Duration) -> Ran {
 /// How often a repeated test is to run: `POCKETCARD_SOAK=1` asks for the full count.
 pub fn repetitions(reduced: usize, full: usize) -> usize {
     if std::env::var_os("POCKETCARD_SOAK").is_some_and(|value| value != "0") { full } else { reduced }
+}
+
+/// Debian's yubico-piv-tool is older than AES management keys; PyPI's ykman is not. `cargo xtask test` installs it.
+pub fn ykman() -> Option<PathBuf> {
+    std::env::var_os("POCKETCARD_YKMAN").map(PathBuf::from).filter(|path| path.is_file()).or_else(|| {
+        let beside = program("../xtask/ykman/bin/ykman");
+        beside.is_file().then_some(beside).or_else(|| pocketcard_dev::find_program("ykman"))
+    })
 }
 
 /// The output of a program as text, for messages.

@@ -17,8 +17,18 @@ use crate::{reader_conf, redact};
 /// How much of the end of each log is taken.
 const LOG_TAIL: u64 = 64 * 1024;
 /// The keys of the daemon's configuration whose values help and name nobody.
-const OPEN_KEYS: [&str; 8] =
-    ["dev", "state_dir", "driver_socket", "control_socket", "reader_slots", "pin_entry", "address", "allow_uids"];
+const OPEN_KEYS: [&str; 10] = [
+    "dev",
+    "state_dir",
+    "driver_socket",
+    "control_socket",
+    "reader_slots",
+    "pin_entry",
+    "address",
+    "allow_connect",
+    "driver_uids",
+    "control_uids",
+];
 
 /// Where the report comes from.
 pub(crate) struct Sources<'a> {

@@ -126,7 +126,6 @@ impl Builder {
                 card: self.card,
                 auto_approve: self.auto_approve,
             });
-            phone.prepare()?;
             phones.push(phone);
         }
         let links: Vec<String> = phones.iter().map(Phone::address).collect();

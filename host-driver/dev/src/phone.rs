@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::error::Context;
 use crate::process::{Process, Spec};
 use crate::{Card, DevError};
 
@@ -86,6 +85,7 @@ impl Phone {
         let mut arguments: Vec<OsString> = vec!["--script".into(), "--state".into(), self.state.clone().into()];
         arguments.extend(["--listen".into(), self.address().into(), "--name".into(), self.name.clone().into()]);
         arguments.extend(["--test-card".into(), self.card.as_str().into()]);
+        arguments.extend(["--log".into(), self.log.clone().into()]);
         if self.auto_approve {
             arguments.push("--auto-approve".into());
         }
@@ -184,11 +184,6 @@ impl Phone {
     /// The owner's yes or no to the digits.
     pub(crate) fn confirm(&mut self, agree: bool) -> Result<(), DevError> {
         self.send(&json!({ "command": "confirm", "agree": agree }))
-    }
-
-    /// Makes the folder for the state.
-    pub(crate) fn prepare(&self) -> Result<(), DevError> {
-        std::fs::create_dir_all(&self.state).context("making the phone's folder")
     }
 }
 

@@ -1,0 +1,143 @@
+//! A whole PIN session with everything logged, and then a search for what nobody may have written down.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pocketcard_dev::{CARD_LIMIT, Card, Environment, TEST_MANAGEMENT_KEY, TEST_PIN, TEST_PUK};
+use pocketcard_tests::apdu::{SELECT_PIV, sign_p256, signature, status_word, verify};
+use pocketcard_tests::client::{program, reader};
+use pocketcard_tests::run::{run, ykman};
+use pocketcard_tests::{Client, start};
+
+/// A PIN and a PUK that occur in no time stamp by chance.
+const PIN: &str = "90417263";
+const WRONG: &str = "83615207";
+const PUK: &str = "56038471";
+
+/// CHANGE REFERENCE DATA or RESET RETRY COUNTER: two values, each padded to 8 octets.
+fn two_values(instruction: u8, reference: u8, first: &str, second: &str) -> Vec<u8> {
+    let mut command = vec![0x00, instruction, 0x00, reference, 0x10];
+    for value in [first, second] {
+        let mut block = value.as_bytes().to_vec();
+        block.resize(8, 0xFF);
+        command.extend(block);
+    }
+    command
+}
+
+/// A secret as somebody might write it.
+fn spellings(secret: &[u8]) -> Vec<String> {
+    let hex = |between: &str, upper: bool| {
+        let pairs: Vec<String> =
+            secret.iter().map(|byte| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") }).collect();
+        pairs.join(between)
+    };
+    let decimal: Vec<String> = secret.iter().map(u8::to_string).collect();
+    let mut all = vec![decimal.join(", "), decimal.join(",")];
+    // As it is, if it is text.
+    all.extend(String::from_utf8(secret.to_vec()));
+    for between in ["", " ", ":", ", 0x", ", "] {
+        all.extend([hex(between, false), hex(between, true)]);
+    }
+    all
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            files.extend(files_below(&path));
+        } else if kind.is_file() {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Every 32 bytes in a row of the daemon's store that can be a key. Where in the files the keys lie does not matter.
+fn stored_keys(folder: &Path, public: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    for file in files_below(folder) {
+        keys.extend(fs::read(&file).unwrap().windows(32).map(<[u8]>::to_vec));
+    }
+    let is_text = |key: &[u8]| key.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    let different = |key: &[u8]| key.iter().collect::<std::collections::HashSet<_>>().len();
+    keys.retain(|key| !public.contains(key) && !is_text(key) && different(key) >= 16);
+    keys
+}
+
+#[test]
+fn no_log_has_a_pin_or_a_key() {
+    let logs = tempfile::tempdir().unwrap();
+    let mut environment =
+        start(Environment::builder().card(Card::Ec).log_level("trace").keep_logs(logs.path()).phones(1));
+    let mut client = Client::connected(&environment, 0);
+    let mut expect = |apdu: &[u8], word: u16| {
+        let response = client.transmit(apdu).unwrap();
+        assert_eq!(status_word(&response), word);
+        response
+    };
+    expect(SELECT_PIV, 0x9000);
+    expect(&two_values(0x24, 0x81, TEST_PUK, PUK), 0x9000);
+    expect(&two_values(0x24, 0x80, TEST_PIN, PIN), 0x9000);
+    expect(&verify(WRONG), 0x63C2);
+    expect(&two_values(0x2C, 0x80, PUK, PIN), 0x9000);
+    expect(&verify(PIN), 0x9000);
+    let response = expect(&sign_p256(0x9A, &[0x5A; 32]), 0x9000);
+    let signed = signature(&response).unwrap().to_vec();
+    // The management key, and everything else that a provisioning tool sends.
+    if let Some(ykman) = ykman() {
+        let mut generate = environment.command(ykman);
+        generate.args(["--reader", &reader(&environment, 0), "piv", "keys", "generate", "--algorithm", "ECCP256"]);
+        generate.args(["--management-key", TEST_MANAGEMENT_KEY, "--pin", PIN, "9c", "-"]);
+        let ran = run(&mut generate, Duration::from_secs(60));
+        assert!(ran.success, "{}", ran.text);
+    } else {
+        println!("SKIPPED: the management key was not used: ykman is not installed");
+    }
+    // Reconnection, a restarted daemon, and the lines of an end.
+    environment.phone(0).unwrap().restart().unwrap();
+    environment.wait_card(0, true, CARD_LIMIT).unwrap();
+    environment.daemon().restart().unwrap();
+    environment.wait_card(0, true, CARD_LIMIT).unwrap();
+    let ran = run(environment.command(program("pocketcard")).args(["status", "--json"]), Duration::from_secs(10));
+    let status: serde_json::Value = serde_json::from_str(&ran.text).unwrap();
+    let public: Vec<String> =
+        [&status["host_id"], &status["slots"][0]["phone"]["id"]].map(|id| id.as_str().unwrap().to_owned()).into();
+
+    let keys = stored_keys(&environment.folder().join("daemon"), &public);
+    assert!(!keys.is_empty(), "the daemon's store was not understood: nothing was searched for");
+    let mut secrets: Vec<(String, Vec<u8>)> = keys.into_iter().map(|key| ("a stored key".to_owned(), key)).collect();
+    for (name, secret) in [("the PIN", PIN), ("a wrong PIN", WRONG), ("the PUK", PUK)] {
+        secrets.push((name.to_owned(), secret.as_bytes().to_vec()));
+    }
+    // Eight octets of it: the pattern repeats.
+    secrets.push(("the management key".to_owned(), hex::decode(&TEST_MANAGEMENT_KEY[..16]).unwrap()));
+    secrets.push(("the signature".to_owned(), signed));
+    drop(environment);
+
+    let mut searched = 0;
+    for file in files_below(logs.path()) {
+        let content = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
+        searched += content.len();
+        println!("{}: {} bytes", file.display(), content.len());
+        for (name, secret) in &secrets {
+            for spelling in spellings(secret) {
+                assert!(!content.contains(&spelling), "{name} is in {}", file.display());
+            }
+        }
+        assert!(!content.contains("pocketcard:1"), "a pairing code is in {}", file.display());
+    }
+    println!("{} secrets, {searched} bytes of logs", secrets.len());
+    assert!(searched > 10_000, "the logs have only {searched} bytes: were they written at all?");
+}
+
+#[test]
+fn the_search_finds_what_it_is_for() {
+    for line in ["90417263", "39 30 34 31 37 32 36 33", "[57, 48, 52, 49, 55, 50, 54, 51]", "3930343137323633"] {
+        assert!(spellings(PIN.as_bytes()).iter().any(|spelling| line.contains(spelling)), "{line}");
+    }
+}
