@@ -105,8 +105,8 @@ fn no_log_has_a_pin_or_a_key() {
     environment.wait_card(0, true, CARD_LIMIT).unwrap();
     let ran = run(environment.command(program("pocketcard")).args(["status", "--json"]), Duration::from_secs(10));
     let status: serde_json::Value = serde_json::from_str(&ran.text).unwrap();
-    let public: Vec<String> =
-        [&status["host_id"], &status["slots"][0]["phone"]["id"]].map(|id| id.as_str().unwrap().to_owned()).into();
+    let ids = [&status["host_id"], &status["slots"][0]["phone"]["id"]];
+    let public = ids.map(|id| hex::decode(id.as_str().unwrap()).unwrap());
 
     let keys = stored_keys(&environment.folder().join("daemon"), &public);
     assert!(!keys.is_empty(), "the daemon's store was not understood: nothing was searched for");
