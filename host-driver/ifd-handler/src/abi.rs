@@ -277,7 +277,10 @@ pub unsafe fn power_icc<R: Exported>(
 
 /// Powers the card up; a failure is a removal, or pcscd would not try again before it has seen one.
 fn power<R: Reader>(slot: &Slot<R>, action: PowerAction) -> Result<Atr, Error> {
-    let card = slot.announcer().card().ok_or(Error::CardAbsent)?;
+    let Some(card) = slot.announcer().card() else {
+        slot.card_lost();
+        return Err(Error::CardAbsent);
+    };
     slot.announcer().powered_down();
     let answer = panic::catch_unwind(AssertUnwindSafe(|| slot.reader.power(card, action)));
     match answer {
@@ -328,9 +331,12 @@ pub unsafe fn transmit_to_icc<R: Exported>(
             let announcer = slot.announcer();
             (announcer.powered(), announcer.shows_card())
         };
-        // Without a card: absent. With one that has no power: the resource manager's mistake, not a removal.
-        let card = card.ok_or(if shown { Error::Communication } else { Error::CardAbsent })?;
-        let result = slot.reader.transmit(card, command, &mut buffer);
+        let result = match card {
+            Some(card) => slot.reader.transmit(card, command, &mut buffer),
+            // A card without power is the resource manager's mistake, not a removal.
+            None if shown => Err(Error::Communication),
+            None => Err(Error::CardAbsent),
+        };
         if result == Err(Error::CardAbsent) {
             slot.card_lost();
         }
@@ -386,7 +392,7 @@ pub fn icc_presence<R: Exported>(lun: Dword) -> ResponseCode {
     let result = guarded(|| {
         let slot = enter::<R>(lun)?;
         let actual = actual_presence(&slot);
-        let (shown, wake) = slot.announcer().report(actual);
+        let (shown, wake) = slot.announcer().report(actual, slot.asker(), Instant::now());
         if wake {
             slot.latch.wake();
         }
@@ -410,23 +416,29 @@ pub extern "C" fn poll_presence<R: Exported>(lun: Dword, timeout_ms: c_int) -> R
     guarded(|| {
         let slot = enter::<R>(lun)?;
         let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
-        let waiter = Waiter::new(&slot.latch, Instant::now() + timeout);
+        slot.note_event_thread();
         slot.announcer().poll_starts();
-        let result = panic::catch_unwind(AssertUnwindSafe(|| wait(&slot, &waiter)));
+        let result = panic::catch_unwind(AssertUnwindSafe(|| wait(&slot, Instant::now() + timeout)));
         slot.announcer().poll_ends();
         result.map_err(|_| Error::Communication)
     })
 }
 
 /// Waits for one of the three reasons to return.
-fn wait<R: Reader>(slot: &Slot<R>, waiter: &Waiter<'_>) {
+fn wait<R: Reader>(slot: &Slot<R>, deadline: Instant) {
     loop {
         let stopped = slot.latch.take_stop();
         let actual = actual_presence(slot);
-        if slot.announcer().poll_turns(actual) || stopped || waiter.deadline() <= Instant::now() {
+        let now = Instant::now();
+        let (returns, settles) = {
+            let mut announcer = slot.announcer();
+            (announcer.poll_turns(actual, now), announcer.settles(now))
+        };
+        if returns || stopped || deadline <= now {
             return;
         }
-        slot.reader.wait_for_change(waiter);
+        let until = settles.map_or(deadline, |settles| settles.min(deadline));
+        slot.reader.wait_for_change(&Waiter::new(&slot.latch, until));
     }
 }
 

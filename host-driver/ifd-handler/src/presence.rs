@@ -6,8 +6,26 @@
 //! back between two looks would go unnoticed, with the handles of the old card still open. This state machine sees to it
 //! that every absence and every arrival reaches the event thread: an absence is answered to everybody until the polling
 //! function has returned and been entered again, because between the two the event thread has asked.
+//!
+//! A client's thread that was told that there is no card (by a transmit or a power action) writes that into pcscd's reader
+//! state a moment later, under no lock. If the event thread announced a card in that moment, the late write would win, and the reader would stay empty
+//! with a card in it. So after such an answer no card is announced for [`SETTLE`].
+
+use std::time::{Duration, Instant};
 
 use crate::reader::{Insertion, Presence};
+
+/// How long a client's thread may take from our answer to its last write into pcscd's reader state.
+pub(crate) const SETTLE: Duration = Duration::from_millis(100);
+
+/// Who asks for presence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The thread that calls the polling function, or any thread as long as nobody has called it.
+    EventThread,
+    /// Another thread.
+    Client,
+}
 
 /// Whether the event thread has to look again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +50,13 @@ pub(crate) struct Announcer {
     polled: bool,
     /// The card that was powered up and not since powered down or lost.
     powered: Option<Insertion>,
+    /// Until when no card is announced.
+    settles: Option<Instant>,
 }
 
 impl Announcer {
     pub(crate) const fn new() -> Self {
-        Self { shown: None, absence_due: false, review: Review::None, polled: false, powered: None }
+        Self { shown: None, absence_due: false, review: Review::None, polled: false, powered: None, settles: None }
     }
 
     /// The resource manager asked for the polling function.
@@ -45,14 +65,27 @@ impl Announcer {
     }
 
     /// Answers `IFDHICCPresence`: the card to report, and whether the polling function must be woken.
-    pub(crate) fn report(&mut self, actual: Presence) -> (Presence, bool) {
-        let wake = !self.absence_due && self.shown.is_some() && self.take(actual) && self.polled;
-        if self.absence_due {
-            // Without a polling function there is one asking thread, and one answer is enough.
-            self.absence_due = self.polled;
-            return (Presence::Absent, wake);
+    pub(crate) fn report(&mut self, actual: Presence, asker: Asker, now: Instant) -> (Presence, bool) {
+        let wake = !self.absence_due && self.shown.is_some() && self.take(actual, now) && self.polled;
+        let answer = if self.absence_due { Presence::Absent } else { *self.shown.get_or_insert(actual) };
+        // Without a polling function there is one asking thread, and one answer is enough.
+        self.absence_due &= self.polled;
+        if answer == Presence::Absent {
+            self.absence_told(asker, now);
         }
-        (*self.shown.get_or_insert(actual), wake)
+        (answer, wake)
+    }
+
+    /// A thread of the resource manager was told that there is no card, or no card that can be powered up.
+    pub(crate) fn absence_told(&mut self, asker: Asker, now: Instant) {
+        if self.polled && asker == Asker::Client {
+            self.settles = now.checked_add(SETTLE);
+        }
+    }
+
+    /// When to look again, if a card may not be announced yet.
+    pub(crate) fn settles(&self, now: Instant) -> Option<Instant> {
+        self.settles.filter(|settles| *settles > now)
     }
 
     /// The polling function is entered.
@@ -64,9 +97,9 @@ impl Announcer {
     }
 
     /// Whether the polling function has to return now.
-    pub(crate) fn poll_turns(&mut self, actual: Presence) -> bool {
+    pub(crate) fn poll_turns(&mut self, actual: Presence, now: Instant) -> bool {
         if !self.absence_due {
-            self.take(actual);
+            self.take(actual, now);
         }
         self.review == Review::Due
     }
@@ -79,8 +112,8 @@ impl Announcer {
     }
 
     /// The card was found to be gone by a call that is no presence check. Returns whether to wake the polling function.
-    pub(crate) fn lost(&mut self) -> bool {
-        !self.absence_due && self.take(Presence::Absent) && self.polled
+    pub(crate) fn lost(&mut self, now: Instant) -> bool {
+        !self.absence_due && self.take(Presence::Absent, now) && self.polled
     }
 
     /// The card that `IFDHPowerICC` may act on.
@@ -113,7 +146,7 @@ impl Announcer {
     }
 
     /// Adopts the truth. Another insertion is a removal first; the arrival is seen on a later turn.
-    fn take(&mut self, actual: Presence) -> bool {
+    fn take(&mut self, actual: Presence, now: Instant) -> bool {
         match (self.shown, actual) {
             (Some(shown), actual) if shown == actual => return false,
             (Some(Presence::Present(_)), _) => {
@@ -121,6 +154,7 @@ impl Announcer {
                 self.absence_due = true;
                 self.powered = None;
             }
+            (_, Presence::Present(_)) if self.settles(now).is_some() => return false,
             (_, actual) => self.shown = Some(actual),
         }
         self.review = Review::Due;
@@ -136,6 +170,15 @@ mod tests {
     const SECOND: Presence = Presence::Present(Insertion(2));
     const ABSENT: Presence = Presence::Absent;
 
+    /// A client's thread asks, so long ago that it has settled.
+    fn ask(announcer: &mut Announcer, actual: Presence) -> (Presence, bool) {
+        announcer.report(actual, Asker::Client, Instant::now().checked_sub(2 * SETTLE).unwrap())
+    }
+
+    fn poll_turns(announcer: &mut Announcer, actual: Presence) -> bool {
+        announcer.poll_turns(actual, Instant::now())
+    }
+
     /// pcscd's event thread: asks, then polls, as `eventhandler.c` does.
     struct EventThread {
         sees: Presence,
@@ -145,11 +188,11 @@ mod tests {
     impl EventThread {
         fn started(announcer: &mut Announcer, actual: Presence) -> Self {
             announcer.polling_starts();
-            announcer.report(actual);
-            let (sees, _) = announcer.report(actual);
+            announcer.report(actual, Asker::EventThread, Instant::now());
+            let (sees, _) = announcer.report(actual, Asker::EventThread, Instant::now());
             announcer.powered_up(Insertion(1));
             announcer.poll_starts();
-            assert!(!announcer.poll_turns(actual), "no early return after the start");
+            assert!(!poll_turns(announcer, actual), "no early return after the start");
             Self { sees, removals: 0 }
         }
 
@@ -158,11 +201,11 @@ mod tests {
             announcer.poll_ends();
             self.ask(announcer, actual);
             announcer.poll_starts();
-            announcer.poll_turns(actual)
+            poll_turns(announcer, actual)
         }
 
         fn ask(&mut self, announcer: &mut Announcer, actual: Presence) {
-            let (sees, _) = announcer.report(actual);
+            let (sees, _) = announcer.report(actual, Asker::EventThread, Instant::now());
             self.removals += u32::from(self.sees != ABSENT && sees == ABSENT);
             self.sees = sees;
         }
@@ -182,10 +225,10 @@ mod tests {
     fn a_plain_removal_and_arrival_cost_one_return_each() {
         let mut announcer = Announcer::new();
         let mut pcscd = EventThread::started(&mut announcer, FIRST);
-        assert!(announcer.poll_turns(ABSENT));
+        assert!(poll_turns(&mut announcer, ABSENT));
         assert_eq!(pcscd.settle(&mut announcer, ABSENT), 0);
         assert_eq!((pcscd.sees, pcscd.removals), (ABSENT, 1));
-        assert!(announcer.poll_turns(SECOND));
+        assert!(poll_turns(&mut announcer, SECOND));
         assert_eq!(pcscd.settle(&mut announcer, SECOND), 0, "an early return would power the new card off");
         assert_eq!((pcscd.sees, pcscd.removals), (SECOND, 1));
     }
@@ -195,7 +238,7 @@ mod tests {
         let mut announcer = Announcer::new();
         let mut pcscd = EventThread::started(&mut announcer, FIRST);
         assert_eq!(announcer.powered(), Some(Insertion(1)));
-        assert!(announcer.poll_turns(SECOND));
+        assert!(poll_turns(&mut announcer, SECOND));
         assert_eq!(announcer.powered(), None, "no command reaches the new card before it is powered up");
         pcscd.settle(&mut announcer, SECOND);
         assert_eq!((pcscd.sees, pcscd.removals), (SECOND, 1));
@@ -208,9 +251,13 @@ mod tests {
     fn an_absence_told_to_a_client_thread_still_reaches_the_event_thread() {
         let mut announcer = Announcer::new();
         let mut pcscd = EventThread::started(&mut announcer, FIRST);
-        assert_eq!(announcer.report(ABSENT), (ABSENT, true), "a client's thread asks; the polling function is woken");
-        assert_eq!(announcer.report(FIRST), (ABSENT, false), "the card is back, but nobody may see it yet");
-        assert!(announcer.poll_turns(FIRST));
+        assert_eq!(
+            ask(&mut announcer, ABSENT),
+            (ABSENT, true),
+            "a client's thread asks; the polling function is woken"
+        );
+        assert_eq!(ask(&mut announcer, FIRST), (ABSENT, false), "the card is back, but nobody may see it yet");
+        assert!(poll_turns(&mut announcer, FIRST));
         pcscd.settle(&mut announcer, FIRST);
         assert_eq!((pcscd.sees, pcscd.removals), (FIRST, 1));
     }
@@ -219,8 +266,8 @@ mod tests {
     fn an_arrival_told_to_a_client_thread_still_reaches_the_event_thread() {
         let mut announcer = Announcer::new();
         let mut pcscd = EventThread::started(&mut announcer, ABSENT);
-        assert_eq!(announcer.report(FIRST), (FIRST, true));
-        assert!(announcer.poll_turns(FIRST));
+        assert_eq!(ask(&mut announcer, FIRST), (FIRST, true));
+        assert!(poll_turns(&mut announcer, FIRST));
         pcscd.settle(&mut announcer, FIRST);
         assert_eq!(pcscd.sees, FIRST);
     }
@@ -231,9 +278,9 @@ mod tests {
         let mut pcscd = EventThread::started(&mut announcer, FIRST);
         announcer.poll_ends();
         pcscd.ask(&mut announcer, FIRST);
-        assert!(announcer.lost());
+        assert!(announcer.lost(Instant::now()));
         announcer.poll_starts();
-        assert!(announcer.poll_turns(FIRST), "the polling function returns at once");
+        assert!(poll_turns(&mut announcer, FIRST), "the polling function returns at once");
         pcscd.settle(&mut announcer, FIRST);
         assert_eq!((pcscd.sees, pcscd.removals), (FIRST, 1));
     }
@@ -242,35 +289,57 @@ mod tests {
     fn a_failed_command_is_one_removal_however_often_it_fails() {
         let mut announcer = Announcer::new();
         let mut pcscd = EventThread::started(&mut announcer, FIRST);
-        assert!(announcer.lost());
-        assert!(!announcer.lost());
+        assert!(announcer.lost(Instant::now()));
+        assert!(!announcer.lost(Instant::now()));
         assert_eq!((announcer.powered(), announcer.card()), (None, None));
-        assert!(announcer.poll_turns(ABSENT));
+        assert!(poll_turns(&mut announcer, ABSENT));
         pcscd.settle(&mut announcer, ABSENT);
-        assert!(!announcer.lost());
+        assert!(!announcer.lost(Instant::now()));
         assert_eq!((pcscd.sees, pcscd.removals), (ABSENT, 1));
     }
 
     #[test]
     fn without_a_polling_function_one_answer_is_enough() {
         let mut announcer = Announcer::new();
-        assert_eq!(announcer.report(FIRST), (FIRST, false));
-        assert_eq!(announcer.report(SECOND), (ABSENT, false));
-        assert_eq!(announcer.report(SECOND), (SECOND, false));
-        assert!(!announcer.lost());
-        assert_eq!(announcer.report(SECOND), (ABSENT, false));
-        assert_eq!(announcer.report(SECOND), (SECOND, false));
-        assert_eq!(announcer.report(ABSENT), (ABSENT, false));
-        assert_eq!(announcer.report(ABSENT), (ABSENT, false));
-        assert_eq!(announcer.report(SECOND), (SECOND, false));
+        assert_eq!(ask(&mut announcer, FIRST), (FIRST, false));
+        assert_eq!(ask(&mut announcer, SECOND), (ABSENT, false));
+        assert_eq!(ask(&mut announcer, SECOND), (SECOND, false));
+        assert!(!announcer.lost(Instant::now()));
+        assert_eq!(ask(&mut announcer, SECOND), (ABSENT, false));
+        assert_eq!(ask(&mut announcer, SECOND), (SECOND, false));
+        assert_eq!(ask(&mut announcer, ABSENT), (ABSENT, false));
+        assert_eq!(ask(&mut announcer, ABSENT), (ABSENT, false));
+        assert_eq!(ask(&mut announcer, SECOND), (SECOND, false));
     }
 
     #[test]
     fn a_card_that_left_during_the_power_up_takes_no_commands() {
         let mut announcer = Announcer::new();
         EventThread::started(&mut announcer, FIRST);
-        assert!(announcer.lost());
+        assert!(announcer.lost(Instant::now()));
         announcer.powered_up(Insertion(1));
         assert_eq!(announcer.powered(), None);
+    }
+
+    #[test]
+    fn after_a_client_was_told_of_an_absence_an_arrival_waits() {
+        let mut announcer = Announcer::new();
+        let mut pcscd = EventThread::started(&mut announcer, FIRST);
+        let told = Instant::now();
+        assert!(announcer.lost(told));
+        assert_eq!(announcer.report(FIRST, Asker::Client, told), (ABSENT, false));
+        let early = told + SETTLE / 2;
+        assert!(announcer.poll_turns(FIRST, early));
+        announcer.poll_ends();
+        assert_eq!(announcer.report(FIRST, Asker::EventThread, early), (ABSENT, false));
+        announcer.poll_starts();
+        assert!(!announcer.poll_turns(FIRST, early), "the client's late write would hide the card");
+        assert_eq!(announcer.settles(early), Some(told + SETTLE), "the polling function looks again by itself");
+        assert_eq!(announcer.report(FIRST, Asker::EventThread, early), (ABSENT, false));
+        let late = told + SETTLE;
+        assert!(announcer.poll_turns(FIRST, late));
+        assert_eq!(announcer.settles(late), None);
+        pcscd.ask(&mut announcer, FIRST);
+        assert_eq!(pcscd.sees, FIRST);
     }
 }

@@ -1,9 +1,10 @@
 //! The table of open slots, and the calls that are under way in each.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::presence::Announcer;
+use crate::presence::{Announcer, Asker};
 use crate::reader::{Atr, Reader};
 use crate::types::Dword;
 use crate::wait::Latch;
@@ -72,6 +73,8 @@ pub(crate) struct Slot<R> {
     pub(crate) latch: Arc<Latch>,
     announcer: Mutex<Announcer>,
     atr: Mutex<Option<Atr>>,
+    /// [`thread_mark`] of the thread that calls the polling function; 0 before.
+    event_thread: AtomicUsize,
     calls: Mutex<u32>,
     idle: Condvar,
 }
@@ -83,6 +86,7 @@ impl<R> Slot<R> {
             latch,
             announcer: Mutex::new(Announcer::new()),
             atr: Mutex::new(None),
+            event_thread: AtomicUsize::new(0),
             calls: Mutex::new(0),
             idle: Condvar::new(),
         }
@@ -98,9 +102,30 @@ impl<R> Slot<R> {
         locked(&self.atr)
     }
 
-    /// The card is gone: remembers it and has the event thread look.
+    /// The calling thread is the event thread.
+    pub(crate) fn note_event_thread(&self) {
+        self.event_thread.store(thread_mark(), Ordering::Relaxed);
+    }
+
+    /// Who the calling thread is.
+    pub(crate) fn asker(&self) -> Asker {
+        match self.event_thread.load(Ordering::Relaxed) {
+            0 => Asker::EventThread,
+            mark if mark == thread_mark() => Asker::EventThread,
+            _ => Asker::Client,
+        }
+    }
+
+    /// The resource manager is about to hear from a call that is no presence check that there is no card: remembers it
+    /// and has the event thread look.
     pub(crate) fn card_lost(&self) {
-        if self.announcer().lost() {
+        let now = Instant::now();
+        let wake = {
+            let mut announcer = self.announcer();
+            announcer.absence_told(self.asker(), now);
+            announcer.lost(now)
+        };
+        if wake {
             self.latch.wake();
         }
     }
@@ -139,6 +164,15 @@ impl<R> Drop for Call<R> {
             self.0.idle.notify_all();
         }
     }
+}
+
+/// A number that tells running threads apart. Not `std::thread::current`: that leaves a destructor in the thread, which
+/// runs after pcscd has unloaded the library.
+fn thread_mark() -> usize {
+    thread_local! {
+        static MARK: u8 = const { 0 };
+    }
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 /// A lock that a panic elsewhere does not take away: every value behind one is valid at each step.

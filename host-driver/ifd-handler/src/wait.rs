@@ -103,7 +103,7 @@ impl<'a> Waiter<'a> {
         Self { latch, deadline }
     }
 
-    /// When the resource manager wants its polling function back.
+    /// When the wait is over in any case.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
