@@ -1,3 +1,121 @@
-//! Being built.
+//! A phone on the desktop: phone-core behind a socket, with a terminal interface or under script.
 
-fn main() {}
+mod approver;
+mod arguments;
+mod clock;
+mod device_key;
+mod events;
+mod output;
+mod probe;
+mod script;
+mod setup;
+mod socket;
+mod ui;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use arguments::Arguments;
+use output::Output;
+use setup::{SetupError, Started};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Nothing this process makes is for others: sockets and files are private from their first moment.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let (output, writer) = match Output::start(arguments.script, arguments.log.as_deref()) {
+        Ok(started) => started,
+        Err(error) => return complain(&SetupError::Log(error)),
+    };
+    let result = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(arguments, output.clone()));
+            // Drops what is left of the tasks, and with them every handle of the output.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => Err(SetupError::Runtime(error)),
+    };
+    let code = match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.event(&json!({ "event": "error", "message": explain(&error) }));
+            complain(&error)
+        }
+    };
+    drop(output);
+    writer.finish();
+    code
+}
+
+async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
+    if !arguments.script && !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
+        return Err(SetupError::NoTerminal);
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(SetupError::Runtime)?;
+    let started = tokio::select! {
+        started = setup::start(&arguments, &output) => started?,
+        _ = terminate.recv() => return Ok(()),
+    };
+    let Started { phone, running, listener, questions, enrolled } = started;
+    let reporting = tokio::spawn(report(phone.events(), output.clone(), arguments.no_apdu_events));
+    let address = listener.address().to_owned();
+    let serving = tokio::spawn(listener.serve(phone.clone()));
+    output.event(&json!({ "event": "ready", "listen": address, "name": arguments.name, "enrolled": enrolled }));
+    let owner = async {
+        if arguments.script {
+            script::run(&phone, &output, questions).await;
+            Ok(())
+        } else {
+            ui::run(&phone, &arguments, &address, enrolled, questions).await
+        }
+    };
+    let result = tokio::select! {
+        result = owner => result.map_err(SetupError::Terminal),
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    serving.abort();
+    phone.stop().await;
+    let _ = running.await;
+    let _ = serving.await;
+    drop(phone);
+    let _ = reporting.await;
+    result
+}
+
+/// Writes what happens to standard output and the log.
+async fn report(events: async_channel::Receiver<pocketcard_phone::runtime::PhoneEvent>, output: Output, no_apdu_events: bool) {
+    if output.is_silent() {
+        return;
+    }
+    while let Ok(event) = events.recv().await {
+        if !events::is_frequent(&event) {
+            output.event(&events::value(&event));
+        } else if !no_apdu_events {
+            output.frequent_event(&events::value(&event));
+        }
+    }
+}
+
+fn complain(error: &SetupError) -> ExitCode {
+    eprintln!("virtual-phone: {}", explain(error));
+    ExitCode::FAILURE
+}
+
+/// The error and what is behind it, in one line.
+fn explain(error: &SetupError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
+}

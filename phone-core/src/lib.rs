@@ -9,17 +9,23 @@
 //! - `enrolment`: keys and certificates made on the phone itself (feature `enrolment`).
 
 pub mod card;
+#[cfg(feature = "enrolment")]
+pub mod enrolment;
 #[cfg(any(feature = "software-keys", feature = "test-support"))]
 mod entropy;
 #[cfg(feature = "software-keys")]
 pub mod keystore;
+pub mod runtime;
 pub mod store;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;
 pub mod traits;
 
 #[cfg(any(feature = "software-keys", feature = "test-support"))]
 pub use entropy::SystemEntropy;
 
 pub use traits::{
-    ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, Batch, BatchEntry, Clock, Entropy, HostId, KeyAlgorithm,
-    KeyHandle, KeyStore, KeyStoreError, PublicKeyData, SealingError, SealingKey, StateStore, StoreError,
+    ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, Batch, BatchEntry, Clock, Entropy, EntropyError,
+    HostId, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError, PublicKeyData, SealingError, SealingKey, StateStore,
+    StoreError,
 };

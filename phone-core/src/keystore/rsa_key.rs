@@ -35,9 +35,8 @@ pub(super) fn private_operation(
     if &number >= key.n().as_ref() {
         return Err(KeyStoreError::InvalidInput);
     }
-    let result = Zeroizing::new(
-        hazmat::rsa_decrypt_and_check(&key, Some(rng), &number).map_err(|_| KeyStoreError::Failed)?,
-    );
+    let result =
+        Zeroizing::new(hazmat::rsa_decrypt_and_check(&key, Some(rng), &number).map_err(|_| KeyStoreError::Failed)?);
     let bytes = Zeroizing::new(result.to_be_bytes().into_vec());
     if bytes.len() != MODULUS_LENGTH {
         return Err(KeyStoreError::Failed);

@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::worker::{Operation, Workers};
 use crate::traits::{
-    Batch, Entropy, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError, PublicKeyData, SealingError, SealingKey, StateStore,
+    Batch, Entropy, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError, PublicKeyData, SealingError, SealingKey,
+    StateStore,
 };
 
 const NAMESPACE: &str = "key/";

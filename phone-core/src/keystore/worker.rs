@@ -125,8 +125,7 @@ fn use_key(
         (KeyAlgorithm::EccP384, Operation::Sign) => p384_key::sign(secret, input, rng),
         (KeyAlgorithm::EccP384, Operation::Agree) => p384_key::agree(secret, input),
         (KeyAlgorithm::Rsa2048, Operation::Sign | Operation::Decrypt) => rsa_key::private_operation(secret, input, rng),
-        (KeyAlgorithm::EccP256 | KeyAlgorithm::EccP384, Operation::Decrypt) | (KeyAlgorithm::Rsa2048, Operation::Agree) => {
-            Err(KeyStoreError::UnsupportedAlgorithm)
-        }
+        (KeyAlgorithm::EccP256 | KeyAlgorithm::EccP384, Operation::Decrypt)
+        | (KeyAlgorithm::Rsa2048, Operation::Agree) => Err(KeyStoreError::UnsupportedAlgorithm),
     }
 }

@@ -1,13 +1,13 @@
 use std::{
-    fs::{DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
 use redb::{
-    Builder, CommitError, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    TableError, TransactionError, backends::FileBackend,
+    Builder, CommitError, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, TableError, TransactionError, backends::FileBackend,
 };
 use zeroize::Zeroizing;
 
@@ -34,7 +34,7 @@ impl RedbStore {
     ///
     /// # Errors
     /// [`StoreError::InUse`] if another process has it open, [`StoreError::FolderNotPrivate`] if other users may enter an existing
-    /// folder, [`StoreError::Damaged`], [`StoreError::Io`].
+    /// folder that also holds other things, [`StoreError::Damaged`], [`StoreError::Io`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         private_folder(folder)?;
         let path = folder.join(FILE_NAME);
@@ -49,7 +49,8 @@ impl RedbStore {
         file.set_permissions(Permissions::from_mode(0o600)).map_err(StoreError::Io)?;
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        let database = builder.create_with_backend(FileBackend::new(file).map_err(from_database)?).map_err(from_database)?;
+        let database =
+            builder.create_with_backend(FileBackend::new(file).map_err(from_database)?).map_err(from_database)?;
         // The name of a new file must survive a loss of power as well as its content.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::Io)?;
         let store = Self { database };
@@ -113,8 +114,16 @@ fn private_folder(folder: &Path) -> Result<(), StoreError> {
     }
     let metadata = folder.metadata().map_err(StoreError::Io)?;
     let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if !metadata.is_dir() || !ours || metadata.mode() & 0o077 != 0 {
+    if !metadata.is_dir() || !ours {
         return Err(StoreError::FolderNotPrivate);
+    }
+    if metadata.mode() & 0o077 != 0 {
+        // A folder that holds nothing, or a store, can be closed without harm; somebody's home or /tmp cannot.
+        let empty = folder.read_dir().map_err(StoreError::Io)?.next().is_none();
+        if !empty && !folder.join(FILE_NAME).exists() {
+            return Err(StoreError::FolderNotPrivate);
+        }
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(StoreError::Io)?;
     }
     Ok(())
 }
@@ -130,7 +139,9 @@ fn from_storage(error: StorageError) -> StoreError {
 fn from_database(error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => StoreError::InUse,
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => StoreError::Damaged,
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            StoreError::Damaged
+        }
         DatabaseError::Storage(error) => from_storage(error),
         _ => StoreError::Damaged,
     }
@@ -160,7 +171,6 @@ fn from_commit(error: CommitError) -> StoreError {
 #[cfg(test)]
 mod tests {
     use std::{
-        fs,
         io::{BufRead, BufReader, Read},
         process::{Command, Stdio},
     };
@@ -213,7 +223,16 @@ mod tests {
     fn an_open_folder_is_refused() {
         let folder = private();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o750)).unwrap();
+        fs::write(folder.path().join("letter"), b"not ours").unwrap();
         assert!(matches!(RedbStore::open(folder.path()), Err(StoreError::FolderNotPrivate)));
+    }
+
+    #[test]
+    fn an_empty_folder_is_closed_to_others() {
+        let folder = private();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        drop(RedbStore::open(folder.path()).unwrap());
+        assert_eq!(folder.path().metadata().unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! State stores: [`MemoryStore`] forgets everything when it is dropped; `RedbStore` (feature `redb`) is durable.
 
-mod memory;
 #[cfg(feature = "redb")]
 mod durable;
+mod memory;
 
 #[cfg(feature = "redb")]
 pub use durable::RedbStore;

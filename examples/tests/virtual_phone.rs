@@ -1,0 +1,362 @@
+//! The virtual phone as a program: started, paired over its socket, asked for its card, killed and started again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use pocketcard_phone::SystemEntropy;
+use pocketcard_protocol::{
+    Timestamp,
+    channel::StaticSecret,
+    link::{CloseReason, Event, HostConfig, LINK_MESSAGE_LIMIT, Link, Side, VersionRange},
+    messages::{Body, Envelope, Open, Transmit},
+    pairing::{Attempts, Offer, PairKeys},
+    stream::{self, FrameReader},
+};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A folder of mode 0700 whatever the umask says.
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempdir().unwrap()
+}
+
+struct Phone {
+    child: Child,
+    input: Option<ChildStdin>,
+    events: mpsc::Receiver<Value>,
+    socket: PathBuf,
+}
+
+impl Phone {
+    fn start(folder: &Path, more: &[&str]) -> Self {
+        let socket = folder.join("phone.sock");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_virtual-phone"))
+            .args(["--script", "--name", "Test phone", "--state"])
+            .arg(folder.join("state"))
+            .arg("--listen")
+            .arg(format!("unix:{}", socket.display()))
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, events) = mpsc::channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                sender.send(serde_json::from_str(&line).expect("an event is JSON")).ok();
+            }
+        });
+        let mut phone = Self { input: child.stdin.take(), child, events, socket };
+        phone.event("ready");
+        phone
+    }
+
+    /// The next event of this kind; others before it are skipped.
+    fn event(&mut self, kind: &str) -> Value {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = self.events.recv_timeout(left).unwrap_or_else(|error| panic!("no event {kind:?}: {error}"));
+            if event["event"] == kind {
+                return event;
+            }
+        }
+    }
+
+    fn send(&mut self, command: &Value) {
+        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Phone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The computer's side of one link, over a real socket.
+struct Host {
+    stream: UnixStream,
+    frames: FrameReader,
+    link: Link,
+    origin: Instant,
+}
+
+fn host_config(versions: VersionRange) -> HostConfig {
+    let identity = Arc::new(StaticSecret::from_bytes(&[7; 32]));
+    let entropy = Arc::new(SystemEntropy);
+    HostConfig { identity, name: "Test host".into(), software: "test 1".into(), entropy, versions }
+}
+
+impl Host {
+    fn new(socket: &Path, link: Link, origin: Instant) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
+        Self { stream, frames: FrameReader::new(LINK_MESSAGE_LIMIT), link, origin }
+    }
+
+    fn connect(socket: &Path, pair: &PairKeys) -> Self {
+        let link = Link::host_connect(host_config(VersionRange::SUPPORTED), pair, Timestamp::ZERO);
+        Self::new(socket, link, Instant::now())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_origin(self.origin.elapsed())
+    }
+
+    fn flush(&mut self) {
+        while let Some(message) = self.link.poll_transmit() {
+            // Whoever closed the stream has said why before.
+            let _ = self.stream.write_all(&stream::encode(&message).unwrap());
+        }
+    }
+
+    /// The next event of the link.
+    fn event(&mut self) -> Event {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            self.flush();
+            if let Some(event) = self.link.poll_event() {
+                return event;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "nothing happened on the link");
+            self.stream.set_read_timeout(Some(left)).unwrap();
+            let count = self.stream.read(self.frames.read_buffer()).unwrap();
+            if count == 0 {
+                return Event::Closed(CloseReason::Lost);
+            }
+            self.frames.filled(count);
+            while let Some(message) = self.frames.next_message().unwrap() {
+                let now = Timestamp::from_origin(self.origin.elapsed());
+                self.link.handle_message(message, now);
+            }
+        }
+    }
+
+    fn send(&mut self, envelope: impl Into<Envelope>) {
+        let now = self.now();
+        self.link.send(&envelope.into(), now).unwrap();
+        self.flush();
+    }
+
+    /// Opens a card session; its number.
+    fn open(&mut self) -> u64 {
+        let event = self.event();
+        assert!(matches!(event, Event::Connected { .. }), "{event:?}");
+        self.send(Open { resume_token: Vec::new(), epoch: 1, software: "test 1".into() });
+        loop {
+            if let Event::Message(Envelope { body: Some(Body::Opened(opened)) }) = self.event() {
+                return opened.session;
+            }
+        }
+    }
+
+    fn transmit(&mut self, session: u64, request_id: u64, command: &[u8]) -> Vec<u8> {
+        self.send(Transmit { session, request_id, epoch: 1, command: command.to_vec() });
+        loop {
+            match self.event() {
+                Event::Message(Envelope { body: Some(Body::Response(response)) }) => return response.response.clone(),
+                Event::Message(_) => {}
+                event => panic!("{event:?}"),
+            }
+        }
+    }
+}
+
+/// Pairs as `pocketcard pair` does, with a QR text.
+fn pair(phone: &mut Phone) -> PairKeys {
+    let origin = Instant::now();
+    let config = host_config(VersionRange::SUPPORTED);
+    let offer =
+        Offer::new(&config.identity.public(), &config.name, &SystemEntropy, &Attempts::new(), Timestamp::ZERO).unwrap();
+    let qr = offer.qr_text().unwrap();
+    let mut host = Host::new(&phone.socket, Link::host_pair(config, offer, Timestamp::ZERO), origin);
+    host.flush();
+    phone.send(&json!({ "command": "scan", "qr": *qr }));
+    assert_eq!(phone.event("scanned")["host"], "Test host");
+    let Event::PairingDigits { digits, peer_name, .. } = host.event() else { panic!("no digits") };
+    assert_eq!(peer_name, "Test phone");
+    let shown = phone.event("digits");
+    assert_eq!(shown["digits"], digits.to_string());
+    assert_eq!(shown["host"], "Test host");
+    phone.send(&json!({ "command": "confirm", "agree": true }));
+    host.link.confirm_pairing(true, host.now());
+    let pair = loop {
+        match host.event() {
+            Event::PeerConfirmed => {}
+            Event::Paired { pair, .. } => break pair,
+            event => panic!("{event:?}"),
+        }
+    };
+    let now = host.now();
+    host.link.pair_stored(now);
+    while !matches!(host.event(), Event::PairingDone) {}
+    host.flush();
+    phone.event("paired");
+    pair
+}
+
+const SELECT: &[u8] = &[0x00, 0xA4, 0x04, 0x00, 0x09, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00, 0x00, 0x10, 0x00, 0x00];
+
+fn assert_selects(phone: &mut Phone, pair: &PairKeys) {
+    let mut host = Host::connect(&phone.socket, pair);
+    let session = host.open();
+    let response = host.transmit(session, 1, SELECT);
+    assert_eq!(response[0], 0x61, "an application property template");
+    assert_eq!(response[response.len() - 2..], [0x90, 0x00]);
+    let event = phone.event("apdu");
+    assert_eq!((event["command"].as_str(), event["status"].as_str()), (Some("SELECT"), Some("9000")));
+}
+
+#[test]
+fn pairs_answers_and_is_the_same_phone_after_a_kill() {
+    let folder = folder();
+    let mut phone = Phone::start(folder.path(), &["--test-card", "ec", "--auto-approve"]);
+    let pair = pair(&mut phone);
+    assert_selects(&mut phone, &pair);
+    phone.send(&json!({ "command": "hosts" }));
+    let hosts = phone.event("hosts");
+    assert_eq!(hosts["hosts"][0]["name"], "Test host");
+    phone.kill();
+
+    let mut phone = Phone::start(folder.path(), &["--test-card", "ec", "--auto-approve"]);
+    assert_selects(&mut phone, &pair);
+
+    // The certificate made at the first start is still there, and it is a certificate.
+    let mut host = Host::connect(&phone.socket, &pair);
+    let session = host.open();
+    let object = host.transmit(session, 1, &[0x00, 0xCB, 0x3F, 0xFF, 0, 0, 5, 0x5C, 0x03, 0x5F, 0xC1, 0x05, 0, 0]);
+    assert_eq!(object[object.len() - 2..], [0x90, 0x00]);
+    assert_eq!(object[0], 0x53);
+    assert!(object.windows(2).any(|window| window == [0x30, 0x82]));
+
+    // The end of the input is the end of the phone, which tidies up.
+    drop(phone.input.take());
+    let status = phone.child.wait().unwrap();
+    assert!(status.success());
+    assert!(!phone.socket.exists());
+    loop {
+        match host.event() {
+            Event::Closed(reason) => {
+                assert!(matches!(reason, CloseReason::Peer(_) | CloseReason::Done | CloseReason::Lost), "{reason:?}");
+                break;
+            }
+            Event::Message(_) => {}
+            event => panic!("{event:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_forgotten_host_is_out_at_once_and_stays_out() {
+    let folder = folder();
+    let mut phone = Phone::start(folder.path(), &["--test-card", "empty", "--auto-approve"]);
+    let pair = pair(&mut phone);
+    let mut host = Host::connect(&phone.socket, &pair);
+    host.open();
+    let id = phone.event("connected")["id"].clone();
+    phone.send(&json!({ "command": "forget", "id": id }));
+    phone.event("forgotten");
+    while !matches!(host.event(), Event::Closed(_)) {}
+    let mut host = Host::connect(&phone.socket, &pair);
+    loop {
+        match host.event() {
+            Event::Closed(reason) => break assert!(!matches!(reason, CloseReason::Done), "{reason:?}"),
+            Event::Connected { .. } => panic!("a forgotten host connected"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_declined_pairing_stores_nothing() {
+    let folder = folder();
+    let mut phone = Phone::start(folder.path(), &["--test-card", "empty"]);
+    let config = host_config(VersionRange::SUPPORTED);
+    let offer =
+        Offer::new(&config.identity.public(), &config.name, &SystemEntropy, &Attempts::new(), Timestamp::ZERO).unwrap();
+    let qr = offer.qr_text().unwrap();
+    phone.send(&json!({ "command": "scan", "qr": *qr }));
+    phone.event("scanned");
+    let mut host = Host::new(&phone.socket, Link::host_pair(config, offer, Timestamp::ZERO), Instant::now());
+    while !matches!(host.event(), Event::PairingDigits { .. }) {}
+    phone.event("digits");
+    phone.send(&json!({ "command": "confirm", "agree": false }));
+    while !matches!(host.event(), Event::Closed(_)) {}
+    phone.event("pairing_failed");
+    phone.send(&json!({ "command": "hosts" }));
+    assert_eq!(phone.event("hosts")["hosts"], json!([]));
+}
+
+#[test]
+fn of_two_versions_the_older_side_is_told_to_update() {
+    let folder = folder();
+    let mut phone = Phone::start(folder.path(), &["--test-card", "empty", "--versions-for-testing-only", "7-9"]);
+    let config = host_config(VersionRange::SUPPORTED);
+    let offer =
+        Offer::new(&config.identity.public(), &config.name, &SystemEntropy, &Attempts::new(), Timestamp::ZERO).unwrap();
+    let mut host = Host::new(&phone.socket, Link::host_pair(config, offer, Timestamp::ZERO), Instant::now());
+    match host.event() {
+        Event::Closed(CloseReason::VersionMismatch { update, theirs, .. }) => {
+            assert_eq!((update, theirs.min(), theirs.max()), (Side::Host, 7, 9));
+        }
+        event => panic!("{event:?}"),
+    }
+    drop(host);
+    phone.event("refused");
+}
+
+#[test]
+fn wrong_commands_are_refused_without_being_repeated() {
+    let folder = folder();
+    let mut phone = Phone::start(folder.path(), &["--test-card", "empty"]);
+    for wrong in [r#"{"command":"scan","qr":"pocketcard:nonsense"}"#, r#"{"command":"open"}"#, "nonsense", "[]"] {
+        writeln!(phone.input.as_mut().unwrap(), "{wrong}").unwrap();
+        let error = phone.event("error");
+        assert!(!error["message"].as_str().unwrap().is_empty());
+        assert!(!error.to_string().contains("nonsense"), "{error}");
+    }
+}
+
+/// Exit code and standard error of a phone that must not start.
+fn refused(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_virtual-phone")).args(arguments).stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let folder = folder();
+    let state = folder.path().join("state").display().to_string();
+    let listen = format!("unix:{}", folder.path().join("other.sock").display());
+    let _phone = Phone::start(folder.path(), &["--test-card", "empty"]);
+    let text = refused(&["--script", "--state", &state, "--listen", &listen]);
+    assert!(text.contains("in use by another process"), "{text}");
+
+    let other = folder.path().join("other").display().to_string();
+    let taken = format!("unix:{}", folder.path().join("phone.sock").display());
+    let text = refused(&["--script", "--state", &other, "--listen", &taken]);
+    assert!(text.contains("listens on") && text.contains("choose another address"), "{text}");
+
+    let text = refused(&["--script", "--state", &other, "--listen", "tcp:0.0.0.0:7390"]);
+    assert!(text.contains("loopback only"), "{text}");
+
+    let text = refused(&["--state", &other, "--listen", &listen]);
+    assert!(text.contains("--script"), "{text}");
+}

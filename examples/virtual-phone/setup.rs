@@ -1,0 +1,125 @@
+//! Puts the phone together from its folder.
+
+use std::{io, sync::Arc};
+
+use async_channel::Receiver;
+use pocketcard_phone::{
+    Approver, Entropy, KeyAlgorithm, KeyStore, KeyStoreError, SealingKey, StateStore, StoreError, SystemEntropy,
+    card::{CardConfig, NoProbe, Probe},
+    enrolment::{self, EnrolmentError, Slot},
+    keystore::{AesSealingKey, SoftwareKeyStore},
+    runtime::{self, Parts, Phone, PhoneConfig, StartError},
+    store::RedbStore,
+};
+use pocketcard_protocol::link::VersionRange;
+use tokio::task::JoinHandle;
+
+use crate::{
+    approver::{AskOwner, AutoApprove, Question},
+    arguments::{Arguments, TestCard},
+    clock::BootClock,
+    device_key::{self, DeviceKeyError},
+    output::Output,
+    probe::TestProbe,
+    socket::{ListenError, Listener},
+};
+
+/// The PIN that every test card has, as its documentation says; a card that people rely on has none until its owner sets it.
+const TEST_PIN: &str = "123456";
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    #[error("the log file cannot be written")]
+    Log(#[source] io::Error),
+    #[error("the file of --probe-log-for-testing-only cannot be written")]
+    ProbeLog(#[source] io::Error),
+    #[error("the program cannot start")]
+    Runtime(#[source] io::Error),
+    #[error("the terminal cannot be used")]
+    Terminal(#[source] io::Error),
+    #[error("there is no terminal for the user interface; run it in one, or with --script")]
+    NoTerminal,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    DeviceKey(#[from] DeviceKeyError),
+    #[error("the keys cannot be used")]
+    Keys(#[from] KeyStoreError),
+    #[error("--auto-approve is for tests and refuses keys in hardware; leave it out")]
+    AutoApproveHardware,
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("the test card cannot be given its keys")]
+    Enrolment(#[from] EnrolmentError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// A phone that runs and a socket that listens.
+pub(crate) struct Started {
+    pub(crate) phone: Phone,
+    pub(crate) running: JoinHandle<()>,
+    pub(crate) listener: Listener,
+    pub(crate) questions: Receiver<Question>,
+    /// Whether the card has a PIN: test cards have, others only once their owner has enrolled them.
+    pub(crate) enrolled: bool,
+}
+
+pub(crate) async fn start(arguments: &Arguments, output: &Output) -> Result<Started, SetupError> {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let store: Arc<dyn StateStore> = Arc::new(RedbStore::open(&arguments.state)?);
+    let fresh = store.load()?.is_empty();
+    let device_key = device_key::load(&arguments.state, fresh, &*entropy)?;
+    let sealing: Arc<dyn SealingKey> = Arc::new(AesSealingKey::new(&device_key, Arc::clone(&entropy)));
+    let keystore: Arc<dyn KeyStore> =
+        Arc::new(SoftwareKeyStore::open(Arc::clone(&store), Arc::clone(&sealing), Arc::clone(&entropy))?);
+    if arguments.auto_approve && keystore.is_hardware() {
+        return Err(SetupError::AutoApproveHardware);
+    }
+    let (asking, questions) = AskOwner::new();
+    let approver: Arc<dyn Approver> = if arguments.auto_approve { Arc::new(AutoApprove) } else { Arc::new(asking) };
+    let clock = Arc::new(BootClock);
+    let probe = probe(arguments, output)?;
+    let software = concat!("virtual-phone ", env!("CARGO_PKG_VERSION")).to_owned();
+    let card = CardConfig {
+        test_card: arguments.test_card.is_some(),
+        name: arguments.name.clone(),
+        software: software.clone(),
+        algorithms: keystore.algorithms(),
+        ..CardConfig::default()
+    };
+    let versions = arguments.versions_for_testing_only.unwrap_or(VersionRange::SUPPORTED);
+    let config = PhoneConfig { name: arguments.name.clone(), software, versions, card };
+    let parts = Parts { store, keystore, sealing, approver, clock, entropy: Arc::clone(&entropy), probe };
+    let (phone, running) = runtime::phone(config, parts).await?;
+    let running = tokio::spawn(running);
+    provision(&phone, arguments, &*entropy).await?;
+    let listener = Listener::bind(&arguments.listen).await?;
+    let enrolled = arguments.test_card.is_some();
+    Ok(Started { phone, running, listener, questions, enrolled })
+}
+
+fn probe(arguments: &Arguments, output: &Output) -> Result<Arc<dyn Probe>, SetupError> {
+    let stop = arguments.probe_stop_for_testing_only;
+    let log = arguments.probe_log_for_testing_only.as_deref();
+    if stop.is_none() && log.is_none() {
+        return Ok(Arc::new(NoProbe));
+    }
+    Ok(Arc::new(TestProbe::new(stop, log, output.clone()).map_err(SetupError::ProbeLog)?))
+}
+
+/// Gives a test card the keys and certificates that it lacks.
+async fn provision(phone: &Phone, arguments: &Arguments, entropy: &dyn Entropy) -> Result<(), SetupError> {
+    let algorithm = match arguments.test_card {
+        Some(TestCard::Ec) => KeyAlgorithm::EccP256,
+        Some(TestCard::Rsa) => KeyAlgorithm::Rsa2048,
+        Some(TestCard::Empty) | None => return Ok(()),
+    };
+    let mut missing = Vec::new();
+    for slot in Slot::ALL {
+        if !enrolment::has_certificate(phone, slot).await? {
+            missing.push(slot);
+        }
+    }
+    Ok(enrolment::enrol(phone, TEST_PIN, &missing, algorithm, "Pocketcard test card", entropy).await?)
+}

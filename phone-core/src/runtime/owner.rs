@@ -1,0 +1,97 @@
+//! What the owner asks for, and what transports report.
+
+use pocketcard_protocol::{apdu::Response, link::CloseReason, messages::peer_name, time::Timestamp};
+
+use super::{
+    PhoneEvent,
+    mailbox::{Mail, PhoneError, Reply},
+    run::Runtime,
+};
+use crate::{card::Input, traits::HostId};
+
+impl Runtime {
+    pub(super) fn receive(&mut self, mail: Mail, now: Timestamp) {
+        match mail {
+            Mail::Message { link, message } => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.receive(message, now);
+                    self.touched.push(link);
+                }
+            }
+            Mail::ReadyToSend(link) => self.touched.push(link),
+            Mail::LinkUp { link, transport, room, authenticated } => {
+                self.link_up(link, transport, room, authenticated, now);
+            }
+            Mail::LinkDown(link) => self.link_gone(link, None, now),
+            Mail::Scan { text, reply } => drop(reply.try_send(self.scan(&text, now))),
+            Mail::Compare { reply } => drop(reply.try_send(self.compare(now))),
+            Mail::ConfirmPairing { agree, reply } => drop(reply.try_send(self.confirm_pairing(agree, now))),
+            Mail::CancelPairing => self.cancel_pairing(now),
+            Mail::Hosts { reply } => drop(reply.try_send(self.hosts.list(|host| self.is_connected(host)))),
+            Mail::Forget { host, reply } => drop(reply.try_send(self.forget(&host, now))),
+            Mail::Rename { host, name, reply } => drop(reply.try_send(self.rename(&host, &name))),
+            Mail::LockCard => self.lock(true, now),
+            Mail::UnlockCard => self.lock(false, now),
+            Mail::Local { command, reply } => {
+                let request = self.local_request(reply);
+                self.card.handle(Input::Local { request, command }, now);
+            }
+            Mail::ChoosePin { pin, puk, reply } => {
+                let request = self.local_request(reply);
+                self.card.handle(Input::Enrol { request, pin, puk }, now);
+            }
+            Mail::LocalReset => self.card.handle(Input::LocalReset, now),
+            Mail::Subscribe(subscriber) => self.subscribers.push(subscriber),
+            Mail::Stop { reply } => self.stopping = Some(reply),
+        }
+    }
+
+    fn local_request(&mut self, reply: Reply<Response>) -> u64 {
+        let request = self.next_local;
+        self.next_local += 1;
+        self.locals.insert(request, reply);
+        request
+    }
+
+    /// Deletes a host and closes its links.
+    pub(super) fn forget(&mut self, host: &HostId, now: Timestamp) -> Result<(), PhoneError> {
+        let forgotten = self.hosts.forget(host);
+        // Even if the store failed, the host is out until the next start.
+        self.close_links_of(host, now);
+        match forgotten? {
+            Some(name) => {
+                let host = *host;
+                self.tell(|| PhoneEvent::Forgotten { host, name });
+                Ok(())
+            }
+            None => Err(PhoneError::UnknownHost),
+        }
+    }
+
+    /// Ends everything that a host has open.
+    pub(super) fn close_links_of(&mut self, host: &HostId, now: Timestamp) {
+        self.card.handle(Input::HostForgotten(*host), now);
+        for (link, entry) in &mut self.links {
+            if entry.host.as_ref().is_some_and(|(connected, _)| connected == host) {
+                entry.link.close(CloseReason::Revoked, now);
+                self.touched.push(*link);
+            }
+        }
+    }
+
+    fn rename(&mut self, host: &HostId, name: &str) -> Result<(), PhoneError> {
+        let name = peer_name(name);
+        if name.is_empty() {
+            return Err(PhoneError::EmptyName);
+        }
+        if self.hosts.rename(host, name)? { Ok(()) } else { Err(PhoneError::UnknownHost) }
+    }
+
+    fn lock(&mut self, lock: bool, now: Timestamp) {
+        self.card.handle(if lock { Input::LockCard } else { Input::UnlockCard }, now);
+    }
+
+    fn is_connected(&self, host: &HostId) -> bool {
+        self.links.values().any(|entry| entry.host.as_ref().is_some_and(|(connected, _)| connected == host))
+    }
+}

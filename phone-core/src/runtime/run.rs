@@ -1,0 +1,344 @@
+//! The loop: mail, finished operations and time go in; messages, effects and events come out.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use async_channel::{Receiver, Sender};
+use futures_lite::Stream;
+use pocketcard_protocol::{
+    apdu::Response,
+    link::{CloseReason, Event, PairingMode, Violation},
+    messages,
+    time::Timestamp,
+};
+
+use super::{
+    Parts, PhoneEvent, Transport,
+    effects::{Done, Effects},
+    hosts::Hosts,
+    links::{LinkEntry, Setup},
+    mailbox::{Mail, Reply},
+    pairing::Pairing,
+};
+use crate::{
+    card::{Card, Input, LinkId, Output},
+    traits::{Clock, HostId},
+};
+
+/// Mail handled before effects and time get their turn.
+const BATCH: usize = 64;
+
+/// Rounds without giving the executor a chance to do something else.
+const ROUNDS: usize = 8;
+
+/// Links at once, and how many of them may be unauthenticated.
+const LINKS: usize = 16;
+const STRANGERS: usize = 8;
+
+struct Sleep {
+    until: Timestamp,
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+pub(super) struct Runtime {
+    mailbox: Pin<Box<Receiver<Mail>>>,
+    pub(super) setup: Setup,
+    pub(super) hosts: Hosts,
+    pub(super) card: Card,
+    pub(super) effects: Effects,
+    pub(super) links: BTreeMap<LinkId, LinkEntry>,
+    /// Links that may have events or messages for us.
+    pub(super) touched: Vec<LinkId>,
+    pub(super) pairing: Pairing,
+    pub(super) locals: HashMap<u64, Reply<Response>>,
+    pub(super) next_local: u64,
+    pub(super) subscribers: Vec<Sender<PhoneEvent>>,
+    pub(super) stopping: Option<Reply<()>>,
+    clock: Arc<dyn Clock>,
+    sleep: Option<Sleep>,
+}
+
+impl Runtime {
+    pub(super) fn new(mailbox: Receiver<Mail>, setup: Setup, hosts: Hosts, card: Card, parts: Parts) -> Self {
+        Self {
+            mailbox: Box::pin(mailbox),
+            setup,
+            hosts,
+            card,
+            effects: Effects::new(parts.keystore, parts.approver, parts.sealing),
+            links: BTreeMap::new(),
+            touched: Vec::new(),
+            pairing: Pairing::Closed,
+            locals: HashMap::new(),
+            next_local: 0,
+            subscribers: Vec::new(),
+            stopping: None,
+            clock: parts.clock,
+            sleep: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        poll_fn(|context| self.poll(context)).await;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS {
+            let mail = self.poll_mailbox(context);
+            while let Some(done) = self.effects.poll(context) {
+                let now = self.clock.now();
+                self.finish(done, now);
+                self.settle(now);
+            }
+            if matches!(mail, MailLeft::Closed) || self.stopping.is_some() {
+                self.end();
+                return Poll::Ready(());
+            }
+            if !self.poll_timers(context) && matches!(mail, MailLeft::None) {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_mailbox(&mut self, context: &mut Context<'_>) -> MailLeft {
+        for _ in 0..BATCH {
+            match self.mailbox.as_mut().poll_next(context) {
+                Poll::Ready(Some(mail)) => {
+                    let now = self.clock.now();
+                    self.receive(mail, now);
+                    self.settle(now);
+                }
+                Poll::Ready(None) => return MailLeft::Closed,
+                Poll::Pending => return MailLeft::None,
+            }
+        }
+        MailLeft::Some
+    }
+
+    /// Handles what is due and arms the clock for what is next. `true` if something was due.
+    fn poll_timers(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.next_deadline() else { return false };
+        let now = self.clock.now();
+        if deadline <= now {
+            self.handle_timeouts(now);
+            self.settle(now);
+            return true;
+        }
+        // Deadlines mostly move away (every message puts the idle ping off), so a sleep that ends too early is kept: one
+        // needless wake-up a minute instead of a new timer for every APDU.
+        let sleep = match &mut self.sleep {
+            Some(sleep) if sleep.until <= deadline => sleep,
+            sleep => {
+                let clock = Arc::clone(&self.clock);
+                sleep.insert(Sleep {
+                    until: deadline,
+                    future: Box::pin(async move { clock.sleep_until(deadline).await }),
+                })
+            }
+        };
+        if sleep.future.as_mut().poll(context).is_ready() {
+            self.sleep = None;
+            return true;
+        }
+        false
+    }
+
+    fn next_deadline(&self) -> Option<Timestamp> {
+        let links = self.links.values().filter_map(LinkEntry::poll_timeout);
+        let others = [self.card.poll_timeout(), self.hosts.poll_timeout(), self.pairing.poll_timeout()];
+        links.chain(others.into_iter().flatten()).min()
+    }
+
+    fn handle_timeouts(&mut self, now: Timestamp) {
+        if self.card.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            self.card.handle_timeout(now);
+        }
+        for (link, entry) in &mut self.links {
+            if entry.poll_timeout().is_some_and(|timeout| timeout <= now) {
+                entry.handle_timeout(now);
+                self.touched.push(*link);
+            }
+        }
+        if self.pairing.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            self.pairing_expired(now);
+        }
+        for host in self.hosts.expired(now) {
+            // If the store fails the record is found, and dropped, after the next start.
+            self.forget(&host, now).ok();
+        }
+    }
+
+    /// Lets the card and the links speak until nobody has anything to say.
+    fn settle(&mut self, now: Timestamp) {
+        loop {
+            while let Some(output) = self.card.poll_output() {
+                self.card_output(output, now);
+            }
+            let Some(link) = self.touched.pop() else { return };
+            while let Some(event) = self.links.get_mut(&link).and_then(|entry| entry.link.poll_event()) {
+                self.link_event(link, event, now);
+            }
+            let Some(entry) = self.links.get_mut(&link) else { continue };
+            entry.flush(now);
+            if entry.release(now) {
+                self.touched.push(link);
+            } else if entry.is_over() {
+                self.link_gone(link, None, now);
+            }
+        }
+    }
+
+    fn card_output(&mut self, output: Output, now: Timestamp) {
+        match output {
+            Output::Send { link, envelope } => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    if entry.link.send(&envelope, now).is_err() {
+                        entry.link.close(CloseReason::Failed, now);
+                    }
+                    self.touched.push(link);
+                }
+            }
+            Output::Close { link, reason } => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.link.close(close_reason(reason), now);
+                    self.touched.push(link);
+                }
+            }
+            Output::Effect { operation, effect } => self.effects.start(operation, effect),
+            Output::CancelEffect(operation) => self.effects.cancel(operation),
+            Output::LocalResponse { request, response } => {
+                if let Some(reply) = self.locals.remove(&request) {
+                    reply.try_send(response).ok();
+                }
+            }
+            Output::Event(event) => self.tell(|| PhoneEvent::Card(event)),
+        }
+    }
+
+    fn link_event(&mut self, link: LinkId, event: Event, now: Timestamp) {
+        match event {
+            Event::Message(envelope) => self.card.handle(Input::Message { link, envelope }, now),
+            Event::Connected { peer } => self.connected(link, HostId::new(*peer.as_bytes()), now),
+            Event::PairingDigits { digits, peer_name, peer } => {
+                self.pairing_digits(link, digits, peer_name, HostId::new(*peer.as_bytes()), now);
+            }
+            Event::PeerConfirmed => self.tell(|| PhoneEvent::PairingPeerConfirmed),
+            Event::Paired { pair, peer_name } => {
+                let host = HostId::new(*pair.peer.as_bytes());
+                self.effects.seal_pair(link, host, peer_name, pair.to_bytes());
+            }
+            Event::PairingDone => self.pairing_done(link, now),
+            Event::Closed(reason) => self.link_gone(link, Some(reason), now),
+        }
+    }
+
+    fn connected(&mut self, link: LinkId, host: HostId, now: Timestamp) {
+        // Whoever opens a channel has stored the pair. If that cannot be noted now, it will be at the next connection.
+        self.hosts.confirm(&host).ok();
+        let name = self.hosts.name(&host).unwrap_or_default().to_owned();
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        entry.host = Some((host, name.clone()));
+        entry.authenticated.store(true, Ordering::Relaxed);
+        self.card.handle(Input::LinkUp { link, host, host_name: name.clone() }, now);
+        self.tell(|| PhoneEvent::Connected { host, name });
+    }
+
+    fn finish(&mut self, done: Done, now: Timestamp) {
+        match done {
+            Done::Operation(operation, result) => self.card.handle(Input::Completed { operation, result }, now),
+            Done::Pair(sealed) => self.pair_sealed(sealed, now),
+            Done::Housekeeping => {}
+        }
+    }
+
+    pub(super) fn link_up(
+        &mut self,
+        link: LinkId,
+        transport: Box<dyn Transport>,
+        room: Receiver<()>,
+        authenticated: Arc<AtomicBool>,
+        now: Timestamp,
+    ) {
+        let strangers = self.links.values().filter(|entry| entry.host.is_none()).count();
+        if self.links.len() >= LINKS || strangers >= STRANGERS {
+            let mut refused = LinkEntry::new(self.setup.link(PairingMode::Closed, now), transport, room, authenticated);
+            refused.link.close(CloseReason::Busy, now);
+            refused.flush(now);
+            refused.end();
+            return;
+        }
+        let protocol_link = self.setup.link(self.pairing.mode(), now);
+        self.links.insert(link, LinkEntry::new(protocol_link, transport, room, authenticated));
+        self.touched.push(link);
+    }
+
+    /// The link's part in everything ends. Its entry goes once its last messages are out, or at once if the transport is lost.
+    pub(super) fn link_gone(&mut self, link: LinkId, reason: Option<CloseReason>, now: Timestamp) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        let host = entry.host.take();
+        let told = std::mem::replace(&mut entry.told_closed, true);
+        if reason.is_none() || entry.is_over() {
+            if let Some(entry) = self.links.remove(&link) {
+                entry.end();
+            }
+        } else {
+            self.touched.push(link);
+        }
+        let reason = reason.unwrap_or(CloseReason::Lost);
+        if let Some((host, name)) = host {
+            self.card.handle(Input::LinkDown { link }, now);
+            self.tell(|| PhoneEvent::Disconnected { host, name, reason });
+        } else if !told && !self.pairing_link_gone(link, reason, now) {
+            self.tell(|| PhoneEvent::LinkRefused { reason });
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: impl FnOnce() -> PhoneEvent) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        let event = event();
+        self.subscribers.retain(|subscriber| subscriber.force_send(event.clone()).is_ok());
+    }
+
+    fn end(&mut self) {
+        let now = self.clock.now();
+        for (_, mut entry) in std::mem::take(&mut self.links) {
+            entry.link.close(CloseReason::Done, now);
+            entry.flush(now);
+            entry.end();
+        }
+        if let Some(reply) = self.stopping.take() {
+            reply.try_send(()).ok();
+        }
+    }
+}
+
+/// What the link says to the host when the card closes it.
+const fn close_reason(reason: messages::CloseReason) -> CloseReason {
+    match reason {
+        messages::CloseReason::Done => CloseReason::Done,
+        messages::CloseReason::Protocol => CloseReason::Protocol(Violation::OutOfPlace),
+        messages::CloseReason::Revoked => CloseReason::Revoked,
+        messages::CloseReason::Rejected => CloseReason::Declined,
+        messages::CloseReason::Expired => CloseReason::Expired,
+        messages::CloseReason::Replaced => CloseReason::Replaced,
+        messages::CloseReason::Unspecified | messages::CloseReason::Failed => CloseReason::Failed,
+    }
+}
+
+enum MailLeft {
+    None,
+    Some,
+    Closed,
+}
