@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn the_public_key_is_rfc_7748() {
         // RFC 7748, 6.1: Alice.
-        let secret = hex!("77076d0a7318a57d3c16c17251b26645df4c2f92ebc099d5e6e6a2bcdd0b3b01");
+        let secret = hex!("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
         let public = hex!("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a");
         assert_eq!(StaticSecret::from_bytes(&secret).public(), PublicKey::from(public));
     }

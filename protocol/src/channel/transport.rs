@@ -229,3 +229,217 @@ fn unpad(plaintext: &[u8]) -> Result<(u8, &[u8]), ChannelError> {
     }
     Ok((*flags, body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Handshake, Pattern, StaticSecret};
+    use crate::entropy::Entropy;
+    use crate::test_support::TestEntropy;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn transports() -> (Transport, Transport) {
+        let entropy: Arc<dyn Entropy> = Arc::new(TestEntropy::new(3));
+        let secrets = [1, 2].map(|byte| StaticSecret::from_bytes(&[byte; 32]));
+        let pattern = Pattern::PairCompared;
+        let mut host = Handshake::initiator(pattern, b"", &secrets[0], None, None, &entropy).expect("keys");
+        let mut phone = Handshake::responder(pattern, b"", &secrets[1], None, &entropy).expect("keys");
+        for host_writes in [true, false, true] {
+            let (writer, reader) = if host_writes { (&mut host, &mut phone) } else { (&mut phone, &mut host) };
+            let mut message = Vec::new();
+            writer.write(&mut message).expect("written");
+            reader.read(&message).expect("read");
+        }
+        let finish = |side: Handshake| side.finish(Timestamp::ZERO).expect("finished").0;
+        (finish(host), finish(phone))
+    }
+
+    fn seal(transport: &mut Transport, message: &[u8], now: Timestamp) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(message);
+        transport.seal(message.len(), write, b"", now, |record| records.push(record)).expect("sealed");
+        records
+    }
+
+    /// Seals a plaintext as it is, whatever `seal` would have made of it.
+    fn seal_plaintext(transport: &mut Transport, plaintext: &[u8]) -> Vec<u8> {
+        let mut record = vec![0; plaintext.len() + TAG_LENGTH];
+        transport.noise.write_message(plaintext, &mut record).expect("sealed");
+        record
+    }
+
+    fn flags(plaintext: &Plaintext) -> u8 {
+        plaintext.bytes()[0]
+    }
+
+    #[test]
+    fn records_have_the_least_length_that_padding_allows() {
+        let (mut host, mut phone) = transports();
+        for (length, expected) in [(0, 48), (30, 48), (31, 80), (4096, 4144), (RECORD_PAYLOAD_LIMIT, 65_520)] {
+            let message = vec![7; length];
+            let records = seal(&mut host, &message, Timestamp::ZERO);
+            assert_eq!(records.iter().map(Vec::len).collect::<Vec<_>>(), [expected]);
+            assert_eq!(phone.open(&records[0]), Ok(Some(message.as_slice())));
+        }
+        let message = vec![7; RECORD_PAYLOAD_LIMIT + 1];
+        let records = seal(&mut host, &message, Timestamp::ZERO);
+        assert_eq!(records.iter().map(Vec::len).collect::<Vec<_>>(), [65_520, 48]);
+        assert_eq!(phone.open(&records[0]), Ok(None));
+        assert_eq!(phone.open(&records[1]), Ok(Some(message.as_slice())));
+        // What spanned records is not left behind for the next message.
+        let records = seal(&mut host, b"next", Timestamp::ZERO);
+        assert_eq!(phone.open(&records[0]), Ok(Some(&b"next"[..])));
+    }
+
+    #[test]
+    fn the_prefix_stands_before_each_record() {
+        let (mut host, _) = transports();
+        let mut records = Vec::new();
+        let message = vec![7; RECORD_PAYLOAD_LIMIT + 1];
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(&message);
+        host.seal(message.len(), write, &[2], Timestamp::ZERO, |record| records.push(record)).expect("sealed");
+        assert_eq!(records.iter().map(|record| (record[0], record.len())).collect::<Vec<_>>(), [(2, 65_521), (2, 49)]);
+    }
+
+    #[test]
+    fn a_writer_that_lies_about_its_length_is_found_out() {
+        for (length, written) in [(4, 5), (5, 4), (RECORD_PAYLOAD_LIMIT + 1, 3)] {
+            let (mut host, _) = transports();
+            let write = |out: &mut Vec<u8>| out.resize(out.len() + written, 0);
+            let sealed = host.seal(length, write, b"", Timestamp::ZERO, |_| {});
+            assert_eq!(sealed, Err(ChannelError::State));
+        }
+        let (mut host, _) = transports();
+        let sealed = host.seal(MESSAGE_LIMIT + 1, |_| {}, b"", Timestamp::ZERO, |_| {});
+        assert_eq!(sealed, Err(ChannelError::TooLong));
+    }
+
+    #[test]
+    fn the_last_record_under_a_key_says_so() {
+        let (mut host, mut phone) = transports();
+        for number in 1..=2 * REKEY_RECORDS {
+            let records = seal(&mut host, b"x", Timestamp::ZERO);
+            phone.open(&records[0]).expect("opened");
+            let last = number % REKEY_RECORDS == 0;
+            assert_eq!(flags(&phone.incoming) & LAST_UNDER_KEY != 0, last, "{number}");
+        }
+        let mut now = Timestamp::ZERO;
+        for step in [REKEY_INTERVAL - Duration::from_millis(1), Duration::from_millis(1), Duration::ZERO] {
+            now += step;
+            let records = seal(&mut host, b"x", now);
+            phone.open(&records[0]).expect("opened");
+            let last = step == Duration::from_millis(1);
+            assert_eq!(flags(&phone.incoming) & LAST_UNDER_KEY != 0, last, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_change_that_only_one_side_makes_ends_the_channel() {
+        let (mut host, mut phone) = transports();
+        host.noise.rekey_outgoing();
+        let records = seal(&mut host, b"x", Timestamp::ZERO);
+        assert_eq!(phone.open(&records[0]), Err(ChannelError::Decrypt));
+    }
+
+    #[test]
+    fn a_peer_that_never_changes_its_key_is_found_out() {
+        let (mut host, mut phone) = transports();
+        let mut plaintext = [0; PADDING_BLOCK];
+        plaintext[..2].copy_from_slice(&[LAST_OF_MESSAGE, 30]);
+        for _ in 1..REKEY_RECORDS {
+            let record = seal_plaintext(&mut host, &plaintext);
+            assert_eq!(phone.open(&record), Ok(Some(&b""[..])));
+        }
+        let record = seal_plaintext(&mut host, &plaintext);
+        assert_eq!(phone.open(&record), Err(ChannelError::RekeyOverdue));
+    }
+
+    #[test]
+    fn plaintexts_that_are_no_records_are_refused() {
+        let padded = |head: &[u8], length: usize| [head, &vec![0; length - head.len()]].concat();
+        let table = [
+            (padded(&[LAST_OF_MESSAGE, 30], 32), Ok(Some(0))),
+            (padded(&[LAST_OF_MESSAGE, 31], 64), Ok(Some(31))),
+            (padded(&[LAST_OF_MESSAGE, 31], 32), Err(ChannelError::Record)),
+            (padded(&[LAST_OF_MESSAGE, 32], 64), Err(ChannelError::Record)),
+            (padded(&[LAST_OF_MESSAGE, 255], 64), Err(ChannelError::Record)),
+            (padded(&[LAST_OF_MESSAGE | 0x04, 30], 32), Err(ChannelError::Record)),
+            (padded(&[0x80, 0], 32), Err(ChannelError::Record)),
+            ([padded(&[LAST_OF_MESSAGE, 30], 31), vec![1]].concat(), Err(ChannelError::Record)),
+            (padded(&[0, 0], 32), Ok(None)),
+            (padded(&[0, 30], 32), Err(ChannelError::Record)),
+        ];
+        for (plaintext, expected) in table {
+            let (mut host, mut phone) = transports();
+            let record = seal_plaintext(&mut host, &plaintext);
+            assert_eq!(phone.open(&record).map(|message| message.map(<[u8]>::len)), expected, "{plaintext:?}");
+        }
+        for length in [0, 1, 16, 33, 63] {
+            let (mut host, mut phone) = transports();
+            let record = seal_plaintext(&mut host, &vec![0; length]);
+            assert_eq!(phone.open(&record), Err(ChannelError::Length), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_message_without_end_is_refused() {
+        let (mut host, mut phone) = transports();
+        let plaintext = [&[0, 0], &vec![7; RECORD_PAYLOAD_LIMIT][..]].concat();
+        assert_eq!(phone.open(&seal_plaintext(&mut host, &plaintext)), Ok(None));
+        assert_eq!(phone.open(&seal_plaintext(&mut host, &plaintext)), Err(ChannelError::TooLong));
+    }
+
+    #[test]
+    fn a_record_must_be_the_next() {
+        let (mut host, mut phone) = transports();
+        let records: Vec<_> = (0..4_u8).flat_map(|byte| seal(&mut host, &[byte], Timestamp::ZERO)).collect();
+        assert_eq!(phone.open(&records[0]), Ok(Some(&[0][..])));
+        assert_eq!(phone.open(&records[0]), Err(ChannelError::Decrypt));
+        assert_eq!(phone.open(&records[2]), Err(ChannelError::Decrypt));
+        let mut own = phone;
+        let echoed = seal(&mut own, b"x", Timestamp::ZERO);
+        assert_eq!(own.open(&echoed[0]), Err(ChannelError::Decrypt), "its own record, reflected");
+    }
+
+    #[test]
+    fn a_message_is_wiped_when_it_was_read() {
+        let (mut host, mut phone) = transports();
+        let records = seal(&mut host, b"secret", Timestamp::ZERO);
+        assert!(host.outgoing.bytes().is_empty());
+        assert!(phone.open(&records[0]).is_ok());
+        phone.forget_message();
+        assert!(phone.incoming.bytes().is_empty() && phone.partial.bytes().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn messages_arrive_as_they_were(lengths in proptest::collection::vec(0_usize..70_000, 1..6)) {
+            let (mut host, mut phone) = transports();
+            for length in lengths {
+                let length = length.min(MESSAGE_LIMIT);
+                let message: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
+                let records = seal(&mut host, &message, Timestamp::ZERO);
+                let mut arrived = None;
+                for record in &records {
+                    prop_assert!(arrived.is_none() && record.len() <= RECORD_LIMIT);
+                    arrived = phone.open(record).expect("opened").map(<[u8]>::to_vec);
+                }
+                prop_assert_eq!(arrived, Some(message));
+            }
+        }
+
+        #[test]
+        fn any_plaintext_is_read_or_refused(blocks in 0_usize..6, bytes in proptest::collection::vec(any::<u8>(), 192)) {
+            let (mut host, mut phone) = transports();
+            let record = seal_plaintext(&mut host, &bytes[..blocks * PADDING_BLOCK]);
+            let _ = phone.open(&record);
+        }
+
+        #[test]
+        fn any_record_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let (_, mut phone) = transports();
+            prop_assert!(phone.open(&bytes).is_err());
+        }
+    }
+}
