@@ -115,10 +115,10 @@ impl Client {
             RecvTimeoutError::Timeout => ClientFailure::Hangs,
             RecvTimeoutError::Disconnected => ClientFailure::Gone,
         })?;
-        if answer["ok"] == true {
-            return Ok(answer["data"].take());
+        match answer.get("error").and_then(Value::as_str) {
+            None => Ok(answer.get_mut("data").map(Value::take).unwrap_or_default()),
+            Some(error) => Err(ClientFailure::Pcsc(error.to_owned())),
         }
-        Err(ClientFailure::Pcsc(answer["error"].as_str().unwrap_or("no error").to_owned()))
     }
 
     /// Kills the client with SIGKILL and waits until it is gone.

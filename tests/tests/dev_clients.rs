@@ -1,5 +1,14 @@
 //! The command-line clients that people use, against a phone's card through a real pcscd.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test ends where it fails, and prints what it measured"
+)]
+
 use std::time::Duration;
 
 use pocketcard_dev::{Card, Environment, TEST_PIN};

@@ -1,5 +1,14 @@
 //! A whole PIN session with everything logged, and then a search for what nobody may have written down.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test ends where it fails, and prints what it measured"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

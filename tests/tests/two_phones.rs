@@ -1,5 +1,14 @@
 //! Two phones in two slots, four clients at once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test ends where it fails, and prints what it measured"
+)]
+
 use std::fs;
 use std::path::PathBuf;
 use std::thread;

@@ -9,7 +9,7 @@ use pocketcard_ipc::control::ClientError;
 use pocketcard_ipc::driver::{DeviceName, Trust};
 
 use crate::daemon::Daemon;
-use crate::folder::Folder;
+use crate::folder::{Folder, write_atomically};
 use crate::pairing::pair;
 use crate::pcscd::{Pcscd, READER};
 use crate::phone::{Phone, PhoneSpec};
@@ -30,6 +30,7 @@ pub struct Builder {
     log_level: String,
     auto_approve: bool,
     daemon_config: String,
+    more_readers: String,
     bin_dir: Option<PathBuf>,
 }
 
@@ -43,6 +44,7 @@ impl Default for Builder {
             log_level: "info".to_owned(),
             auto_approve: true,
             daemon_config: String::new(),
+            more_readers: String::new(),
             bin_dir: None,
         }
     }
@@ -98,6 +100,13 @@ impl Builder {
         self
     }
 
+    /// More readers for pcscd, in the language of reader.conf(5).
+    #[must_use]
+    pub fn more_readers(mut self, configuration: impl Into<String>) -> Self {
+        self.more_readers = configuration.into();
+        self
+    }
+
     /// Where the daemon, the driver, the virtual phone and `pocketcard` lie. Unless told: `POCKETCARD_BIN_DIR`, or beside
     /// the running program.
     #[must_use]
@@ -144,6 +153,9 @@ impl Builder {
         }
         let device = device_name(environment.daemon.driver_socket(), self.slots)?.to_string();
         let driver = environment.built.driver.clone();
+        if !self.more_readers.is_empty() {
+            write_atomically(&environment.folder.join("reader.conf.d/more"), &self.more_readers, 0o644)?;
+        }
         environment.pcscd = Some(Pcscd::start(&environment.folder, &driver, &device, &self.log_level)?);
         for slot in 0..count.min(self.slots) {
             environment.wait_card(slot, true, CARD_LIMIT)?;

@@ -98,7 +98,7 @@ impl Phone {
             log: self.log.clone(),
             talks: true,
         })?);
-        self.wait_event("saying that it is ready", READY_LIMIT, |event| event["event"] == "ready")?;
+        self.wait_event("saying that it is ready", READY_LIMIT, |event| is(event, "ready"))?;
         Ok(())
     }
 
@@ -177,14 +177,18 @@ impl Phone {
 
     /// The six digits that the phone shows.
     pub(crate) fn digits(&mut self, limit: Duration) -> Result<String, DevError> {
-        let event = self.wait_event("showing the six digits", limit, |event| event["event"] == "digits")?;
-        Ok(event["digits"].as_str().unwrap_or_default().to_owned())
+        let event = self.wait_event("showing the six digits", limit, |event| is(event, "digits"))?;
+        Ok(event.get("digits").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
     /// The owner's yes or no to the digits.
     pub(crate) fn confirm(&mut self, agree: bool) -> Result<(), DevError> {
         self.send(&json!({ "command": "confirm", "agree": agree }))
     }
+}
+
+fn is(event: &Value, name: &str) -> bool {
+    event.get("event").is_some_and(|event| event == name)
 }
 
 fn not_running(name: &str) -> DevError {

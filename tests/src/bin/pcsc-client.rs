@@ -1,7 +1,7 @@
 //! A client of PC/SC under remote control: one process per client, so that a test can kill it.
 //!
-//! Reads one command a line, answers with one line of JSON: `{"ok":true,"data":"9000",...}` or
-//! `{"ok":false,"error":"..."}`. libpcsclite keeps the socket's path for the life of a process, which is the other
+//! Reads one command a line, answers with one line of JSON: `{"data":"9000","micros":120}` or
+//! `{"error":"ResetCard","micros":80}`. libpcsclite keeps the socket's path for the life of a process, which is the other
 //! reason why tests do not speak PC/SC themselves.
 //!
 //! ```text
@@ -36,12 +36,12 @@ fn main() {
 
 /// Prints one answer with how long it took.
 fn answer(started: Instant, result: Result<Value, Failure>) {
-    let mut answer = match result {
-        Ok(data) => json!({ "ok": true, "data": data }),
-        Err(Failure::Pcsc(error)) => json!({ "ok": false, "error": format!("{error:?}") }),
-        Err(Failure::Command) => json!({ "ok": false, "error": "BadCommand" }),
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let answer = match result {
+        Ok(data) => json!({ "data": data, "micros": micros }),
+        Err(Failure::Pcsc(error)) => json!({ "error": format!("{error:?}"), "micros": micros }),
+        Err(Failure::Command) => json!({ "error": "BadCommand" }),
     };
-    answer["micros"] = json!(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
     // A test that went away wants no answer.
     let _ = writeln!(io::stdout().lock(), "{answer}");
 }
