@@ -285,6 +285,10 @@ impl Runtime {
     /// The link's part in everything ends. Its entry goes once its last messages are out, or at once if the transport is lost.
     pub(super) fn link_gone(&mut self, link: LinkId, reason: Option<CloseReason>, now: Timestamp) {
         let Some(entry) = self.links.get_mut(&link) else { return };
+        if reason.is_some() {
+            // The link's last message says why.
+            entry.flush(now);
+        }
         let host = entry.host.take();
         let told = std::mem::replace(&mut entry.told_closed, true);
         if reason.is_none() || entry.is_over() {
