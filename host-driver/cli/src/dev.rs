@@ -4,8 +4,8 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode, ExitStatus};
 use std::thread;
 
 use pocketcard_dev::{Card, Environment};
@@ -90,17 +90,26 @@ fn start(arguments: &Arguments, environment: &Environment) -> Result<Child, Fail
         Some((program, rest)) => (program.clone(), rest),
         None => (shell(environment), [].as_slice()),
     };
-    let mut command = environment.command(&program);
+    let named = || program.to_string_lossy().into_owned();
+    if !exists(&program) {
+        return Err(Failure::Command { command: named(), source: io::ErrorKind::NotFound.into() });
+    }
+    let mut command = environment.tied_command(&program)?;
     command.args(rest);
     if arguments.command.is_empty() {
         // For prompts, and for whoever wonders later which shell this is.
         command.env("POCKETCARD_DEV", "1");
     }
-    spawn(&mut command, &program)
+    command.spawn().map_err(|source| Failure::Command { command: named(), source })
 }
 
-fn spawn(command: &mut Command, program: &OsStr) -> Result<Child, Failure> {
-    command.spawn().map_err(|source| Failure::Command { command: program.to_string_lossy().into_owned(), source })
+/// Whether the program can be found: by its path, or in PATH.
+fn exists(program: &OsStr) -> bool {
+    let path = Path::new(program);
+    if path.components().count() > 1 {
+        return path.exists();
+    }
+    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(path).is_file())
 }
 
 /// The user's shell, with a note how to leave.
@@ -144,7 +153,16 @@ fn exit_by_signal(signal: i32) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn programs_are_found_as_a_shell_does() {
+        for (program, found) in [("sh", true), ("/bin/sh", true), ("no-such-program", false), ("/no/such", false)] {
+            assert_eq!(exists(OsStr::new(program)), found, "{program}");
+        }
+    }
 
     #[test]
     fn exit_codes_are_passed_on() {

@@ -13,7 +13,7 @@ use crate::folder::{Folder, write_atomically};
 use crate::pairing::pair;
 use crate::pcscd::{Pcscd, READER};
 use crate::phone::{Phone, PhoneSpec};
-use crate::process::{Process, Spec};
+use crate::process::{Process, Spec, dying_with_parent};
 use crate::tools::Built;
 use crate::{Card, DevError};
 
@@ -215,6 +215,18 @@ impl Environment {
         let mut command = Command::new(program);
         command.envs(self.variables());
         command
+    }
+
+    /// Like [`Self::command`], for a program that must not outlive this process, even if that is killed.
+    ///
+    /// Start it from a thread that lives as long as the program: its death counts as ours.
+    ///
+    /// # Errors
+    /// [`DevError::ProgramMissing`] without setpriv.
+    pub fn tied_command(&self, program: impl AsRef<OsStr>) -> Result<Command, DevError> {
+        let mut command = dying_with_parent(Path::new(program.as_ref()))?;
+        command.envs(self.variables());
+        Ok(command)
     }
 
     /// The variables that [`Self::command`] sets.
