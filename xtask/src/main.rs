@@ -3,6 +3,7 @@
 //! Everything installs what it needs (by apt on Debian, as root or with sudo; tools of Rust by cargo) and prints what it
 //! did and how long each step took.
 
+mod bench;
 mod ci;
 mod demo;
 mod demo_ssh;
@@ -40,6 +41,8 @@ enum Task {
     Ci,
     /// Check the models of the protocol with Verifpal.
     Models(models::Arguments),
+    /// Measure the reader beside Debian's vpcd.
+    Bench(bench::Arguments),
     /// The full counts: every kill test, ten minutes of each fuzz target. Takes hours.
     Soak(soak::Arguments),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&mut steps, &arguments),
         Task::Ci => ci::run(&mut steps),
         Task::Models(arguments) => models::run(&mut steps, &arguments),
+        Task::Bench(arguments) => bench::run(&mut steps, &arguments),
         Task::Soak(arguments) => soak::run(&mut steps, &arguments),
     };
     steps.finish(result)
