@@ -18,6 +18,7 @@ use pocketcard_protocol::{
     messages::{Body, Envelope, Open, Transmit},
     pairing::{Attempts, Offer, PairKeys},
     stream::{self, FrameReader},
+    tlv,
 };
 use serde_json::{Value, json};
 
@@ -359,4 +360,75 @@ fn errors_say_what_to_do() {
 
     let text = refused(&["--state", &other, "--listen", &listen]);
     assert!(text.contains("--script"), "{text}");
+}
+
+/// Prints what one encrypted round trip to the card costs, without pcscd. Run with `--ignored --nocapture`.
+#[test]
+#[ignore = "measures; nothing to fail"]
+fn round_trip_cost() {
+    let folder = folder();
+    let mut phone = Phone::start(folder.path(), &["--test-card", "rsa", "--auto-approve", "--no-apdu-events"]);
+    let pair = pair(&mut phone);
+    let mut host = Host::connect(&phone.socket, &pair);
+    let session = host.open();
+    let version: &[u8] = &[0x00, 0xFD, 0x00, 0x00, 0x00];
+    let certificate: &[u8] = &[0x00, 0xCB, 0x3F, 0xFF, 0, 0, 5, 0x5C, 0x03, 0x5F, 0xC1, 0x05, 0, 0];
+    let mut request_id = 0;
+    for (name, command) in [("GET VERSION", version), ("GET DATA of a certificate", certificate)] {
+        let mut times: Vec<Duration> = (0..20_000)
+            .map(|_| {
+                request_id += 1;
+                let start = Instant::now();
+                host.transmit(session, request_id, command);
+                start.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        println!("{name}: p50 {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
+    }
+}
+
+/// Reads a certificate as a computer does, and lets OpenSSL judge it.
+fn check_certificate(host: &mut Host, session: u64, request_id: u64, object: u8, expected: &[&str]) {
+    let command = [0x00, 0xCB, 0x3F, 0xFF, 0, 0, 5, 0x5C, 0x03, 0x5F, 0xC1, object, 0, 0];
+    let response = host.transmit(session, request_id, &command);
+    let content = tlv::only(&response[..response.len() - 2], 0x53).unwrap();
+    let certificate = tlv::find(content, 0x70).unwrap().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificate).unwrap();
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).arg(file.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = openssl(&["x509", "-inform", "DER", "-noout", "-text", "-in"]);
+    for part in expected {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    let pem = openssl(&["x509", "-inform", "DER", "-in"]);
+    std::fs::write(file.path(), pem).unwrap();
+    // Self-signed: it verifies with itself as the anchor.
+    let path = file.path().display().to_string();
+    openssl(&["verify", "-x509_strict", "-check_ss_sig", "-partial_chain", "-CAfile", &path]);
+}
+
+#[test]
+fn certificates_of_test_cards_are_what_openssl_expects() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        println!("skipped: there is no openssl program");
+        return;
+    }
+    let signature = "Digital Signature";
+    for (card, key, management) in [("ec", "P-256", "Key Agreement"), ("rsa", "2048 bit", "Key Encipherment")] {
+        let folder = folder();
+        let mut phone = Phone::start(folder.path(), &["--test-card", card, "--auto-approve"]);
+        let pair = pair(&mut phone);
+        let mut host = Host::connect(&phone.socket, &pair);
+        let session = host.open();
+        let authentication = [key, signature, "TLS Web Client Authentication", "CN = PIV Authentication"];
+        check_certificate(&mut host, session, 1, 0x05, &authentication);
+        check_certificate(&mut host, session, 2, 0x0A, &[key, signature, "Non Repudiation"]);
+        check_certificate(&mut host, session, 3, 0x0B, &[key, management]);
+        check_certificate(&mut host, session, 4, 0x01, &[key, signature, "CA:FALSE"]);
+    }
 }
