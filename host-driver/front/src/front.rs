@@ -99,7 +99,7 @@ enum Session {
     /// The phone was asked for a session.
     Opening,
     /// There is one.
-    Open { number: u64, requests: Requests, knowledge: Knowledge },
+    Open { number: u64, requests: Requests, knowledge: Knowledge, software: String },
 }
 
 /// One reader slot: the host's half of the card.
@@ -158,6 +158,14 @@ impl Front {
     /// Name of the card in the slot.
     pub fn card_name(&self) -> Option<&str> {
         self.card.as_ref().map(|card| card.name.as_str())
+    }
+
+    /// Name and version of the phone's software, while there is a session.
+    pub fn phone_software(&self) -> Option<&str> {
+        match &self.session {
+            Session::Open { software, .. } => Some(software),
+            Session::None | Session::Opening => None,
+        }
     }
 
     /// What the phone said last about its PIN; nothing without a session.
@@ -229,7 +237,7 @@ impl Front {
     /// Takes a command of a program. Exactly one [`Output::Reply`] follows, at once or later, whatever happens.
     pub fn handle_transmit(&mut self, command: &[u8], now: Timestamp) {
         let powered = self.powered.is_some();
-        let Session::Open { number, requests, knowledge } = &mut self.session else {
+        let Session::Open { number, requests, knowledge, .. } = &mut self.session else {
             return self.reply(Reply::Failed(Failure::NotPresent));
         };
         if !powered || requests.current().is_some() {
@@ -323,7 +331,8 @@ impl Front {
             knowledge.announce(state);
         }
         let requests = Requests::new(opened.last_request_id);
-        self.session = Session::Open { number: opened.session, requests, knowledge };
+        let software = std::mem::take(&mut opened.software);
+        self.session = Session::Open { number: opened.session, requests, knowledge, software };
         match opened.card_state.take() {
             Some(state) => self.card_state(state),
             None => Ok(()),
@@ -396,7 +405,7 @@ impl Front {
     fn reset(&mut self) -> bool {
         self.chaining.reset();
         self.epoch += 1;
-        let Session::Open { number, requests, knowledge } = &mut self.session else { return false };
+        let Session::Open { number, requests, knowledge, .. } = &mut self.session else { return false };
         let cancelled = requests.end().is_some();
         knowledge.reset();
         if std::mem::take(&mut self.state_left) || cancelled {

@@ -1,0 +1,119 @@
+//! What the daemon can see of its own installation.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use pocketcard_ipc::accounts::Accounts;
+use pocketcard_ipc::control::{DriverState, Finding, Level, LinkState};
+
+use crate::hub::Hub;
+use crate::listener::{CONTROL_GROUP, PCSCD_USER};
+
+/// Every check, good ones included.
+pub(crate) fn findings(hub: &Hub) -> Vec<Finding> {
+    let mut findings = vec![
+        private("state-folder", hub.store().folder()),
+        private("identity", &hub.store().folder().join("identity")),
+        core_dumps(),
+        reader(hub),
+    ];
+    if !hub.config.dev {
+        findings.extend(accounts());
+    }
+    findings.extend(phones(hub));
+    findings
+}
+
+fn finding(check: &str, level: Level, message: String, advice: Option<&str>) -> Finding {
+    Finding { check: check.to_owned(), level, message, advice: advice.map(str::to_owned) }
+}
+
+fn private(check: &str, path: &Path) -> Finding {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.permissions().mode() & 0o077 == 0 => {
+            finding(check, Level::Good, format!("{} is private", path.display()), None)
+        }
+        Ok(_) => {
+            let advice = "take the rights of group and others away, and consider every pair as known to them";
+            finding(check, Level::Error, format!("{} can be read by other users", path.display()), Some(advice))
+        }
+        Err(error) => finding(check, Level::Error, format!("{}: {error}", path.display()), None),
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn core_dumps() -> Finding {
+    use rustix::process::{DumpableBehavior, dumpable_behavior};
+    match dumpable_behavior() {
+        Ok(DumpableBehavior::NotDumpable) => {
+            finding("core-dumps", Level::Good, "a crash leaves no memory on the disk".into(), None)
+        }
+        _ => finding("core-dumps", Level::Warning, "a crash may leave secrets in a core dump".into(), None),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn core_dumps() -> Finding {
+    finding("core-dumps", Level::Note, "the limit of core dumps is set to 0".into(), None)
+}
+
+fn reader(hub: &Hub) -> Finding {
+    let absent = hub.slots.iter().filter(|slot| slot.view().driver == DriverState::Absent).count();
+    if absent == 0 {
+        finding("reader", Level::Good, "pcscd has loaded the driver".into(), None)
+    } else if absent == hub.slots.len() {
+        let advice = "start pcscd (any smart-card program does), and check the driver's file in /etc/reader.conf.d";
+        finding("reader", Level::Warning, "no driver is connected".into(), Some(advice))
+    } else {
+        let advice = "make the number in the driver's DEVICENAME and `reader_slots` the same, then restart pcscd";
+        let message = format!("the driver serves only {} of {} slots", hub.slots.len() - absent, hub.slots.len());
+        finding("reader", Level::Warning, message, Some(advice))
+    }
+}
+
+fn accounts() -> Vec<Finding> {
+    let accounts = Accounts::load();
+    let group = match accounts.group(CONTROL_GROUP) {
+        Some((_, members)) => {
+            let message = format!("the group `{CONTROL_GROUP}` has {} members", members.len());
+            finding("control-group", Level::Good, message, None)
+        }
+        None => {
+            let message = format!("there is no group `{CONTROL_GROUP}`: only root can pair and forget phones");
+            finding("control-group", Level::Note, message, Some("create it, and add the users who may pair"))
+        }
+    };
+    let pcscd = match accounts.user(PCSCD_USER) {
+        Some(_) => finding("pcscd-user", Level::Good, format!("pcscd may run as root or as `{PCSCD_USER}`"), None),
+        None => finding("pcscd-user", Level::Good, "pcscd runs as root on this system".into(), None),
+    };
+    vec![group, pcscd]
+}
+
+fn phones(hub: &Hub) -> Vec<Finding> {
+    let phones = hub.phones();
+    if phones.is_empty() {
+        return vec![finding("phones", Level::Note, "no phone is paired".into(), Some("`pocketcard pair`"))];
+    }
+    let check = |phone: &pocketcard_ipc::control::Phone| {
+        let name = &phone.name;
+        match &phone.link {
+            LinkState::Connected {} => finding("phone", Level::Good, format!("{name:?} is connected"), None),
+            LinkState::Connecting {} => finding("phone", Level::Note, format!("{name:?} is connecting"), None),
+            LinkState::VersionMismatch { update, .. } => {
+                let advice = match update {
+                    pocketcard_ipc::Side::Ours => "update Pocketcard on this computer",
+                    pocketcard_ipc::Side::Theirs => "update Pocketcard on the phone",
+                };
+                finding("phone", Level::Error, format!("{name:?} speaks another version"), Some(advice))
+            }
+            LinkState::Disconnected { reason } => {
+                let reason = reason.as_deref().unwrap_or("not reached yet");
+                finding("phone", Level::Note, format!("{name:?} is not connected: {reason}"), None)
+            }
+            _ => finding("phone", Level::Note, format!("{name:?} is in an unknown state"), None),
+        }
+    };
+    phones.iter().map(check).collect()
+}

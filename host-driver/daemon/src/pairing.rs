@@ -1,0 +1,331 @@
+//! The conversation of a pairing: the person at the computer, this daemon, and the phone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pocketcard_ipc::Address;
+use pocketcard_ipc::control::{ErrorCode, Event, Failure, LineError, PairMethod, Phone, Reply, Request};
+use pocketcard_protocol::channel::PublicKey;
+use pocketcard_protocol::link::{self, CloseReason, Link, Side};
+use pocketcard_protocol::pairing::{Offer, OfferError};
+use pocketcard_protocol::stream::{FrameReader, LONGEST_BEFORE_AUTHENTICATION, LONGEST_MESSAGE};
+
+use crate::SystemEntropy;
+use crate::control_socket::Conversation;
+use crate::hub::{Hub, storage};
+use crate::slot::{describe, send_frames};
+use crate::store::Record;
+use crate::stream::{Outbox, Reader, dial};
+
+/// Between two attempts to reach a phone while the offer lasts.
+const REDIAL_PAUSE: Duration = Duration::from_millis(200);
+
+/// Leads one pairing from the offer to the stored pair. The outer error is a client that went away.
+pub(crate) async fn run(
+    hub: &Arc<Hub>,
+    client: &mut Conversation,
+    connect: Option<Address>,
+    method: PairMethod,
+    slot: Option<u32>,
+) -> Result<Result<Phone, Failure>, LineError> {
+    let Ok(_permit) = Arc::clone(&hub.pairing).try_acquire_owned() else {
+        return Ok(Err(failure(ErrorCode::PairingBusy, "another pairing is under way", Some("wait for it to end"))));
+    };
+    let begun = begin(hub, connect, method, slot).await;
+    let (address, offer, stream) = match begun {
+        Ok(begun) => begun,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let left = offer.expires().saturating_since(hub.clock.now());
+    let qr_text = offer.qr_text().map(|text| text.as_str().to_owned());
+    client.reply(&Reply::PairOffer { qr_text, expires_in_s: left.as_secs() }).await?;
+    let mut pairing = Pairing { hub, client, address, slot, stored: None };
+    pairing.offer(offer, Some(stream)).await
+}
+
+/// Everything that can be known to fail before a code is shown.
+async fn begin(
+    hub: &Hub,
+    connect: Option<Address>,
+    method: PairMethod,
+    slot: Option<u32>,
+) -> Result<(Address, Offer, (Reader, Outbox)), Failure> {
+    hub.free_slot(slot)?;
+    let address = address(hub, connect)?;
+    let now = hub.clock.now();
+    let offer = match method {
+        PairMethod::Qr => Offer::new(&hub.public_key(), &hub.name, &SystemEntropy, &hub.attempts, now),
+        PairMethod::Compare => Offer::compare(&hub.attempts, now).map_err(OfferError::from),
+    };
+    let offer = offer.map_err(|error| match error {
+        OfferError::TooManyTries(tries) => too_many(tries.until.saturating_since(now)),
+        error => failure(ErrorCode::PairingFailed, &error.to_string(), None),
+    })?;
+    let stream = dial(&address).await.map_err(|error| {
+        failure(
+            ErrorCode::Unreachable,
+            &format!("no phone answers at {address}: {error}"),
+            Some("start the phone first, then pair again"),
+        )
+    })?;
+    Ok((address, offer, stream))
+}
+
+fn address(hub: &Hub, connect: Option<Address>) -> Result<Address, Failure> {
+    match (connect, hub.config.link.as_slice()) {
+        (Some(address), _) if hub.config.allows(&address) => Ok(address),
+        (Some(address), _) => Err(failure(
+            ErrorCode::AddressRefused,
+            &format!("the daemon's configuration does not list the link {address}"),
+            Some("add a [[link]] entry with this address, or set `allow_connect = true`"),
+        )),
+        (None, [link]) => Ok(link.address.clone()),
+        (None, []) => Err(failure(
+            ErrorCode::AddressRefused,
+            "the daemon has no link to look for a phone on",
+            Some("name the phone's address: `pocketcard pair --connect ADDRESS`"),
+        )),
+        (None, _) => Err(failure(
+            ErrorCode::AddressRefused,
+            "the daemon's configuration lists several links",
+            Some("name the phone's address: `pocketcard pair --connect ADDRESS`"),
+        )),
+    }
+}
+
+struct Pairing<'a> {
+    hub: &'a Arc<Hub>,
+    client: &'a mut Conversation,
+    address: Address,
+    slot: Option<u32>,
+    /// The phone, once its pair is stored here.
+    stored: Option<PublicKey>,
+}
+
+/// What ended one link of a pairing.
+enum Ended {
+    Paired,
+    Link(CloseReason),
+    Cancelled,
+    Failed(Failure),
+}
+
+impl Pairing<'_> {
+    /// Uses link after link until the offer is used up, has expired, or led to a pair.
+    async fn offer(
+        &mut self,
+        mut offer: Offer,
+        mut stream: Option<(Reader, Outbox)>,
+    ) -> Result<Result<Phone, Failure>, LineError> {
+        loop {
+            let expires = offer.expires();
+            let (ended, reclaimed) = match stream.take() {
+                Some((reader, outbox)) => self.link(offer, reader, &outbox).await?,
+                None => (Ended::Link(CloseReason::Lost), Some(offer)),
+            };
+            let reason = match ended {
+                Ended::Paired => return Ok(self.phone()),
+                Ended::Cancelled => {
+                    return Ok(Err(failure(ErrorCode::PairingCancelled, "the pairing was cancelled", None)));
+                }
+                Ended::Failed(failure) => return Ok(Err(failure)),
+                Ended::Link(reason) => reason,
+            };
+            // A phone that merely was not there yet, or restarted, may still scan the code that is on the screen.
+            let again = matches!(reason, CloseReason::Lost | CloseReason::Timeout(_) | CloseReason::Busy);
+            let Some(same_offer) = reclaimed.filter(|_| again && self.hub.clock.now() + REDIAL_PAUSE < expires) else {
+                return Ok(Err(self.explain(reason)));
+            };
+            if self.pause().await? {
+                return Ok(Err(failure(ErrorCode::PairingCancelled, "the pairing was cancelled", None)));
+            }
+            offer = same_offer;
+            stream = dial(&self.address).await.ok();
+        }
+    }
+
+    /// Waits a little. `true` if the client cancelled meanwhile.
+    async fn pause(&mut self) -> Result<bool, LineError> {
+        tokio::select! {
+            () = tokio::time::sleep(REDIAL_PAUSE) => Ok(false),
+            request = self.client.next() => request.map(|_| true),
+        }
+    }
+
+    async fn link(
+        &mut self,
+        offer: Offer,
+        mut reader: Reader,
+        outbox: &Outbox,
+    ) -> Result<(Ended, Option<Offer>), LineError> {
+        let clock = self.hub.clock;
+        let mut link = Link::host_pair(self.hub.host_config(), offer, clock.now());
+        let mut frames = FrameReader::new(LONGEST_BEFORE_AUTHENTICATION);
+        let mut out = Vec::new();
+        let ended = loop {
+            let ended = match self.events(&mut link).await {
+                Ok(ended) => ended,
+                // The client is gone: nobody is left to compare the digits.
+                Err(error) => {
+                    link.close(CloseReason::Declined, clock.now());
+                    send_frames(&mut link, outbox, &mut out);
+                    outbox.close();
+                    return Err(error);
+                }
+            };
+            send_frames(&mut link, outbox, &mut out);
+            if let Some(ended) = ended {
+                break ended;
+            }
+            let due = link.poll_timeout();
+            let timer = async {
+                match due {
+                    Some(due) => clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                read = reader.read(frames.read_buffer()) => match read {
+                    Ok(count) if count > 0 => {
+                        frames.filled(count);
+                        // The exchange of a pairing needs records, which are longer than handshake messages.
+                        frames.set_limit(LONGEST_MESSAGE);
+                        loop {
+                            match frames.next_message() {
+                                Ok(Some(message)) => link.handle_message(message, clock.now()),
+                                Ok(None) => break,
+                                Err(_) => link.close(CloseReason::Protocol(link::Violation::Frame), clock.now()),
+                            }
+                            if link.is_closed() {
+                                break;
+                            }
+                        }
+                    }
+                    _ => link.close(CloseReason::Lost, clock.now()),
+                },
+                request = self.client.next() => match request {
+                    Ok(Request::PairConfirm { agree }) => link.confirm_pairing(agree, clock.now()),
+                    Ok(Request::PairCancel {}) => {
+                        link.close(CloseReason::Declined, clock.now());
+                        send_frames(&mut link, outbox, &mut out);
+                        break Ended::Cancelled;
+                    }
+                    Ok(_) | Err(LineError::Malformed) => {
+                        let message = "a pairing is under way; confirm or cancel it";
+                        self.client.reply(&Reply::Error(failure(ErrorCode::BadRequest, message, None))).await?;
+                    }
+                    Err(error) => {
+                        link.close(CloseReason::Declined, clock.now());
+                        send_frames(&mut link, outbox, &mut out);
+                        outbox.close();
+                        return Err(error);
+                    }
+                },
+                () = timer => link.handle_timeout(clock.now()),
+            }
+        };
+        if matches!(ended, Ended::Failed(_)) {
+            link.close(CloseReason::Failed, clock.now());
+        }
+        send_frames(&mut link, outbox, &mut out);
+        outbox.close();
+        Ok((ended, link.reclaim_offer()))
+    }
+
+    /// Deals with everything that happened on the link.
+    async fn events(&mut self, link: &mut Link) -> Result<Option<Ended>, LineError> {
+        while let Some(event) = link.poll_event() {
+            match event {
+                link::Event::PairingDigits { digits, peer_name, .. } => {
+                    let reply = Reply::PairDigits { digits: digits.to_string(), phone_name: peer_name };
+                    self.client.reply(&reply).await?;
+                }
+                link::Event::PeerConfirmed => self.client.reply(&Reply::PairPhoneConfirmed {}).await?,
+                link::Event::Paired { pair, peer_name } => {
+                    let peer = pair.peer;
+                    let slot = match self.slot_for(&peer) {
+                        Ok(slot) => slot,
+                        Err(failure) => return Ok(Some(Ended::Failed(failure))),
+                    };
+                    let address = Some(self.address.clone());
+                    let name = if peer_name.is_empty() { "phone".to_owned() } else { peer_name };
+                    let record = Record { keys: pair, name, slot, address, confirmed: false };
+                    if let Err(error) = self.hub.add(record) {
+                        return Ok(Some(Ended::Failed(storage(error))));
+                    }
+                    self.stored = Some(peer);
+                    link.pair_stored(self.hub.clock.now());
+                }
+                link::Event::PairingDone => {
+                    if let Some(peer) = &self.stored {
+                        self.hub.confirm(peer);
+                    }
+                    link.close(CloseReason::Done, self.hub.clock.now());
+                    return Ok(Some(Ended::Paired));
+                }
+                link::Event::Closed(reason) => return Ok(Some(Ended::Link(reason))),
+                link::Event::Connected { .. } | link::Event::Message(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The slot of the new pair: the wanted one, the one that this very phone had, or the first free one.
+    fn slot_for(&self, peer: &PublicKey) -> Result<u32, Failure> {
+        let had = self.hub.phone_of(peer).map(|phone| phone.slot);
+        match (self.slot, had) {
+            (None, Some(had)) => Ok(had),
+            (Some(wanted), Some(had)) if wanted == had => Ok(had),
+            (wanted, _) => self.hub.free_slot(wanted),
+        }
+    }
+
+    fn phone(&self) -> Result<Phone, Failure> {
+        let phone = self.stored.as_ref().and_then(|peer| self.hub.phone_of(peer));
+        match phone {
+            Some(phone) => {
+                tracing::info!(slot = phone.slot, "phone paired");
+                let _ = self.hub.events.send(Event::PhonePaired { phone: phone.clone() });
+                Ok(phone)
+            }
+            None => Err(failure(ErrorCode::PairingFailed, "the pair was forgotten at once", None)),
+        }
+    }
+
+    fn explain(&self, reason: CloseReason) -> Failure {
+        let words = describe(reason);
+        match reason {
+            CloseReason::VersionMismatch { update, .. } => {
+                let advice = match update {
+                    Side::Host => "update Pocketcard on this computer, then pair again",
+                    Side::Phone => "update Pocketcard on the phone, then pair again",
+                };
+                failure(ErrorCode::PhoneVersion, &words, Some(advice))
+            }
+            CloseReason::NotPairing => {
+                let advice = "scan the code with the phone (or choose comparing digits there), then pair again";
+                failure(ErrorCode::PhoneNotPairing, &words, Some(advice))
+            }
+            CloseReason::TooManyTries { until } => too_many(until.saturating_since(self.hub.clock.now())),
+            _ if self.stored.is_some() => failure(
+                ErrorCode::PairingFailed,
+                &format!("this computer stored the pair, but the phone did not say that it did: {words}"),
+                Some("if the phone lists this computer, it works; else pair again"),
+            ),
+            _ => failure(ErrorCode::PairingFailed, &words, Some("pair again")),
+        }
+    }
+}
+
+fn too_many(wait: Duration) -> Failure {
+    let minutes = wait.as_secs().div_ceil(60).max(1);
+    failure(
+        ErrorCode::TooManyTries,
+        "three pairings failed within ten minutes",
+        Some(&format!("wait {minutes} minutes; if that was not you, somebody near tries to pair")),
+    )
+}
+
+fn failure(code: ErrorCode, message: &str, advice: Option<&str>) -> Failure {
+    Failure { code, message: message.to_owned(), advice: advice.map(str::to_owned) }
+}

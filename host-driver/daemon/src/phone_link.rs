@@ -1,0 +1,82 @@
+//! Dials one phone, again and again, for as long as it is paired.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pocketcard_ipc::Address;
+use pocketcard_protocol::link::HostConfig;
+use pocketcard_protocol::pairing::PairKeys;
+use pocketcard_protocol::stream::{FrameReader, LONGEST_BEFORE_AUTHENTICATION, LONGEST_MESSAGE};
+
+use crate::pause::Pause;
+use crate::slot::{LinkStep, Slot};
+use crate::stream::{Reader, dial};
+
+/// After a phone that answered but did not let us in: asking again at once changes nothing.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps the link to a phone. Runs until its task is aborted.
+///
+/// - `opened`: called whenever the channel opened: the phone then has the pair too.
+pub(crate) async fn keep(
+    slot: Arc<Slot>,
+    config: HostConfig,
+    keys: Arc<PairKeys>,
+    address: Address,
+    opened: impl Fn() + Send,
+) {
+    let mut pause = Pause::new();
+    loop {
+        pause.watch(address.path());
+        let at_least = match dial(&address).await {
+            Ok((mut reader, outbox)) => {
+                let number = slot.link_up(config.clone(), &keys, outbox);
+                let was_open = carry(&slot, number, &mut reader, &opened).await;
+                slot.link_lost(number);
+                if was_open {
+                    pause.reset();
+                    Duration::ZERO
+                } else {
+                    REFUSED_PAUSE
+                }
+            }
+            Err(error) => {
+                slot.link_unreachable(format!("{address}: {error}"));
+                Duration::ZERO
+            }
+        };
+        pause.wait(at_least).await;
+    }
+}
+
+/// Carries the phone's messages to the slot until the stream or the link ends. Gives whether the channel was open.
+async fn carry(slot: &Slot, number: u64, reader: &mut Reader, opened: &impl Fn()) -> bool {
+    let mut frames = FrameReader::new(LONGEST_BEFORE_AUTHENTICATION);
+    let mut was_open = false;
+    loop {
+        match reader.read(frames.read_buffer()).await {
+            Ok(count) if count > 0 => frames.filled(count),
+            _ => return was_open,
+        }
+        loop {
+            let step = match frames.next_message() {
+                Ok(Some(message)) => slot.link_message(number, message),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(slot = slot.number, %error, "the phone's stream is broken");
+                    return was_open;
+                }
+            };
+            match step {
+                LinkStep::Early => {}
+                LinkStep::Open if was_open => {}
+                LinkStep::Open => {
+                    was_open = true;
+                    frames.set_limit(LONGEST_MESSAGE);
+                    opened();
+                }
+                LinkStep::Closed => return was_open,
+            }
+        }
+    }
+}

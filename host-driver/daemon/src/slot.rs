@@ -1,0 +1,512 @@
+//! One reader slot: the front, the link to the phone and the driver, side by side under one lock.
+
+use std::sync::{Mutex, MutexGuard};
+
+use pocketcard_front::{Config, Failure, Front, Output, PowerAction, Presence, Reply, Security};
+use pocketcard_ipc::control::{DriverState, Event, LinkState};
+use pocketcard_ipc::driver;
+use pocketcard_protocol::Timestamp;
+use pocketcard_protocol::link::{self, CloseReason, HostConfig, Link};
+use pocketcard_protocol::messages::PendingReason;
+use pocketcard_protocol::pairing::PairKeys;
+use tokio::sync::{Notify, broadcast};
+
+use crate::stream::Outbox;
+use crate::{Clock, SOFTWARE, locked};
+
+/// A slot. Every step locks it, runs to the end of what can be done now, and unlocks it.
+pub(crate) struct Slot {
+    pub(crate) number: u32,
+    clock: Clock,
+    events: broadcast::Sender<Event>,
+    /// A deadline came closer than the timer knows.
+    earlier: Notify,
+    core: Mutex<Core>,
+}
+
+struct Core {
+    front: Front,
+    phone: Option<PhoneName>,
+    up: Option<LinkUp>,
+    link_state: LinkState,
+    command: Option<DriverEnd>,
+    listener: Option<DriverEnd>,
+    /// Numbers connections and links, so that a late end is told from the present one.
+    count: u64,
+    /// When the timer task looks next.
+    armed: Option<Timestamp>,
+    frames: Vec<u8>,
+    card_shown: bool,
+}
+
+#[derive(Debug, Clone)]
+struct PhoneName {
+    id: String,
+    name: String,
+}
+
+struct LinkUp {
+    number: u64,
+    link: Link,
+    outbox: Outbox,
+    announced: bool,
+}
+
+struct DriverEnd {
+    number: u64,
+    outbox: Outbox,
+    frame: Vec<u8>,
+}
+
+impl DriverEnd {
+    fn send(&mut self, reply: &driver::Reply<'_>) {
+        // The one error is a response that is too long to exist; the driver then runs into its time limit.
+        match reply.encode(&mut self.frame) {
+            Ok(()) => self.outbox.send(&self.frame),
+            Err(_) => self.outbox.close(),
+        }
+    }
+}
+
+/// A slot as the control socket shows it.
+pub(crate) struct SlotView {
+    pub(crate) driver: DriverState,
+    pub(crate) card_present: bool,
+    pub(crate) powered: bool,
+    pub(crate) security: Security,
+    pub(crate) link: LinkState,
+    pub(crate) software: Option<String>,
+    pub(crate) card_name: Option<String>,
+}
+
+impl Slot {
+    pub(crate) fn new(number: u32, clock: Clock, events: broadcast::Sender<Event>) -> Self {
+        let config = Config { software: SOFTWARE.to_owned(), ..Config::default() };
+        let core = Core {
+            front: Front::new(config),
+            phone: None,
+            up: None,
+            link_state: LinkState::Disconnected { reason: None },
+            command: None,
+            listener: None,
+            count: 0,
+            armed: None,
+            frames: Vec::new(),
+            card_shown: false,
+        };
+        Self { number, clock, events, earlier: Notify::new(), core: Mutex::new(core) }
+    }
+
+    pub(crate) fn view(&self) -> SlotView {
+        let core = self.core();
+        SlotView {
+            driver: match (&core.command, &core.listener) {
+                (Some(_), _) => DriverState::Connected,
+                (None, Some(_)) => DriverState::Waiting,
+                (None, None) => DriverState::Absent,
+            },
+            card_present: core.front.presence().atr.is_some(),
+            powered: core.front.is_powered(),
+            security: core.front.security(),
+            link: core.link_state.clone(),
+            software: core.front.phone_software().map(str::to_owned),
+            card_name: core.front.card_name().map(str::to_owned),
+        }
+    }
+
+    /// The phone of this slot, or that it has none any more.
+    pub(crate) fn set_phone(&self, phone: Option<(String, String)>) {
+        let mut core = self.core();
+        core.phone = phone.map(|(id, name)| PhoneName { id, name });
+        if core.up.is_none() {
+            core.link_state = LinkState::Disconnected { reason: None };
+        }
+    }
+
+    /// A timer for the link and the front; runs as long as the daemon.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let armed = {
+                let mut core = self.core();
+                core.armed = core.deadline();
+                core.armed
+            };
+            let due = async {
+                match armed {
+                    Some(moment) => self.clock.sleep_until(moment).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.earlier.notified() => {}
+            }
+            let now = self.clock.now();
+            let mut core = self.core();
+            if let Some(up) = &mut core.up {
+                up.link.handle_timeout(now);
+            }
+            core.front.handle_timeout(now);
+            core.pump(self, now);
+        }
+    }
+
+    // The phone's side.
+
+    /// A connection to the phone is up; the handshake begins.
+    pub(crate) fn link_up(&self, config: HostConfig, pair: &PairKeys, outbox: Outbox) -> u64 {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let number = core.next_number();
+        core.up = Some(LinkUp { number, link: Link::host_connect(config, pair, now), outbox, announced: false });
+        core.link_state = LinkState::Connecting {};
+        core.pump(self, now);
+        number
+    }
+
+    /// A message of the phone. Gives whether the channel is open.
+    pub(crate) fn link_message(&self, number: u64, message: &[u8]) -> LinkStep {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let Some(up) = core.up.as_mut().filter(|up| up.number == number) else { return LinkStep::Closed };
+        up.link.handle_message(message, now);
+        core.pump(self, now);
+        match &core.up {
+            Some(up) if up.number == number && up.link.is_open() => LinkStep::Open,
+            Some(up) if up.number == number => LinkStep::Early,
+            _ => LinkStep::Closed,
+        }
+    }
+
+    /// The connection to the phone ended, if the link has not ended before.
+    pub(crate) fn link_lost(&self, number: u64) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        if core.up.as_ref().is_some_and(|up| up.number == number) {
+            core.end_link(self, CloseReason::Lost, now);
+            core.pump(self, now);
+        }
+    }
+
+    /// Nothing listens at the phone's address.
+    pub(crate) fn link_unreachable(&self, reason: String) {
+        let mut core = self.core();
+        if core.up.is_none() {
+            core.link_state = LinkState::Disconnected { reason: Some(reason) };
+        }
+    }
+
+    /// Ends the link at once and tells the phone why.
+    pub(crate) fn close_link(&self, reason: CloseReason) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        if let Some(up) = &mut core.up {
+            up.link.close(reason, now);
+        }
+        core.pump(self, now);
+    }
+
+    // The driver's side.
+
+    /// A command connection of the driver; it replaces one that is there.
+    pub(crate) fn command_up(&self, outbox: Outbox) -> u64 {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let number = core.next_number();
+        if let Some(old) = core.command.take() {
+            old.outbox.close();
+            core.front.handle_driver_gone(now);
+            core.pump(self, now);
+        }
+        core.command = Some(DriverEnd { number, outbox, frame: Vec::new() });
+        self.announce(Event::Driver { slot: self.number, connected: true });
+        number
+    }
+
+    /// The driver asks. Gives whether the connection may stay.
+    pub(crate) fn command(&self, number: u64, request: &driver::Request<'_>) -> bool {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let Core { front, command, .. } = &mut *core;
+        let Some(end) = command.as_mut().filter(|end| end.number == number) else { return false };
+        match request {
+            driver::Request::Hello { .. } => return false,
+            driver::Request::Transmit { apdu } => front.handle_transmit(apdu, now),
+            driver::Request::Power { action, generation } => {
+                let action = match action {
+                    driver::PowerAction::Up => PowerAction::Up,
+                    driver::PowerAction::Down => PowerAction::Down,
+                    driver::PowerAction::Reset => PowerAction::Reset,
+                };
+                end.send(&match front.handle_power(action, *generation, now) {
+                    Ok(atr) => driver::Reply::Powered { atr },
+                    Err(failure) => driver::Reply::Failed { failure: failure_of(failure) },
+                });
+            }
+            driver::Request::Control { .. } => {
+                end.send(&driver::Reply::Failed { failure: driver::Failure::Unsupported });
+            }
+        }
+        core.pump(self, now);
+        true
+    }
+
+    /// The command connection ended.
+    pub(crate) fn command_down(&self, number: u64) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        if core.command.as_ref().is_some_and(|end| end.number == number) {
+            core.command = None;
+            core.front.handle_driver_gone(now);
+            core.pump(self, now);
+            self.announce(Event::Driver { slot: self.number, connected: false });
+        }
+    }
+
+    /// An event connection of the driver; it replaces one that is there, and hears at once what is in the slot.
+    pub(crate) fn listener_up(&self, outbox: Outbox) -> u64 {
+        let mut core = self.core();
+        let number = core.next_number();
+        let mut end = DriverEnd { number, outbox, frame: Vec::new() };
+        send_presence(&mut end, &core.front.presence());
+        if let Some(old) = core.listener.replace(end) {
+            old.outbox.close();
+        }
+        number
+    }
+
+    /// The event connection ended.
+    pub(crate) fn listener_down(&self, number: u64) {
+        let mut core = self.core();
+        if core.listener.as_ref().is_some_and(|end| end.number == number) {
+            core.listener = None;
+        }
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        locked(&self.core)
+    }
+
+    fn announce(&self, event: Event) {
+        // Nobody may be watching.
+        let _ = self.events.send(event);
+    }
+}
+
+/// What a message of the phone led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkStep {
+    /// The handshake is under way.
+    Early,
+    /// The channel is open.
+    Open,
+    /// The link has ended.
+    Closed,
+}
+
+impl Core {
+    fn next_number(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        let link = self.up.as_ref().and_then(|up| up.link.poll_timeout());
+        let front = self.front.poll_timeout();
+        match (link, front) {
+            (Some(link), Some(front)) => Some(link.min(front)),
+            (link, front) => link.or(front),
+        }
+    }
+
+    /// Carries everything between front, link and driver until nothing is left, then sends what goes to the phone in
+    /// one write.
+    fn pump(&mut self, slot: &Slot, now: Timestamp) {
+        loop {
+            let link_moved = self.pump_link(slot, now);
+            let front_moved = self.pump_front(slot, now);
+            if !link_moved && !front_moved {
+                break;
+            }
+        }
+        self.flush();
+        if let Some(deadline) = self.deadline()
+            && self.armed.is_none_or(|armed| deadline < armed)
+        {
+            self.armed = Some(deadline);
+            slot.earlier.notify_one();
+        }
+    }
+
+    fn pump_link(&mut self, slot: &Slot, now: Timestamp) -> bool {
+        let mut moved = false;
+        while let Some(up) = &mut self.up {
+            let Some(event) = up.link.poll_event() else { break };
+            moved = true;
+            match event {
+                link::Event::Connected { .. } => {
+                    up.announced = true;
+                    self.link_state = LinkState::Connected {};
+                    self.front.handle_link_up(now);
+                    if let Some(PhoneName { id, name }) = self.phone.clone() {
+                        tracing::info!(slot = slot.number, phone = short(&id), "phone connected");
+                        slot.announce(Event::PhoneConnected { phone: id, name, slot: slot.number });
+                    }
+                }
+                link::Event::Message(envelope) => self.front.handle_envelope(envelope, now),
+                link::Event::Closed(reason) => self.end_link(slot, reason, now),
+                // Pairing has links of its own.
+                _ => {}
+            }
+        }
+        moved
+    }
+
+    fn pump_front(&mut self, slot: &Slot, now: Timestamp) -> bool {
+        let mut moved = false;
+        while let Some(output) = self.front.poll_output() {
+            moved = true;
+            match output {
+                Output::Send(envelope) => {
+                    if let Some(up) = &mut self.up
+                        && let Err(link::LinkError::TooLong) = up.link.send(&envelope, now)
+                    {
+                        up.link.close(CloseReason::Failed, now);
+                    }
+                }
+                Output::Reply(reply) => {
+                    if let Some(end) = &mut self.command {
+                        match &reply {
+                            Reply::Response(apdu) => end.send(&driver::Reply::Response { apdu }),
+                            Reply::Failed(failure) => {
+                                end.send(&driver::Reply::Failed { failure: failure_of(*failure) });
+                            }
+                        }
+                    }
+                }
+                Output::Presence(presence) => self.show(slot, &presence),
+                Output::Pending(reason) => {
+                    let reason = pending_words(reason).to_owned();
+                    slot.announce(Event::Pending { slot: slot.number, reason });
+                }
+                Output::Close(error) => {
+                    tracing::warn!(slot = slot.number, %error, "closing the link");
+                    if let Some(up) = &mut self.up {
+                        up.link.close(CloseReason::Protocol(link::Violation::OutOfPlace), now);
+                    }
+                }
+                _ => {}
+            }
+        }
+        moved
+    }
+
+    fn show(&mut self, slot: &Slot, presence: &Presence) {
+        if let Some(end) = &mut self.listener {
+            send_presence(end, presence);
+        }
+        let shown = presence.atr.is_some();
+        if self.card_shown != shown {
+            self.card_shown = shown;
+            slot.announce(match shown {
+                true => Event::CardPresent { slot: slot.number },
+                false => Event::CardAbsent { slot: slot.number },
+            });
+        }
+    }
+
+    fn flush(&mut self) {
+        let Some(up) = &mut self.up else { return };
+        send_frames(&mut up.link, &up.outbox, &mut self.frames);
+    }
+
+    /// The link is over: last words, then the card goes.
+    fn end_link(&mut self, slot: &Slot, reason: CloseReason, now: Timestamp) {
+        self.flush();
+        let Some(up) = self.up.take() else { return };
+        up.outbox.close();
+        self.front.handle_link_down(now);
+        self.link_state = link_state_of(reason);
+        let Some(PhoneName { id, name }) = self.phone.clone() else { return };
+        match reason {
+            CloseReason::VersionMismatch { .. } => {
+                tracing::warn!(slot = slot.number, phone = short(&id), reason = describe(reason), "no link");
+            }
+            _ => tracing::info!(slot = slot.number, phone = short(&id), reason = describe(reason), "link ended"),
+        }
+        if up.announced {
+            let reason = describe(reason);
+            slot.announce(Event::PhoneDisconnected { phone: id, name, slot: slot.number, reason });
+        }
+    }
+}
+
+/// Sends everything that the link has to send in one write.
+pub(crate) fn send_frames(link: &mut Link, outbox: &Outbox, frames: &mut Vec<u8>) {
+    frames.clear();
+    while let Some(message) = link.poll_transmit() {
+        // A link never makes a message that a stream cannot carry.
+        let _ = pocketcard_protocol::stream::encode_into(&message, frames);
+    }
+    if !frames.is_empty() {
+        outbox.send(frames);
+    }
+}
+
+fn send_presence(end: &mut DriverEnd, presence: &Presence) {
+    let atr = presence.atr.as_deref().unwrap_or_default();
+    end.send(&driver::Reply::Presence(driver::Presence {
+        present: presence.atr.is_some(),
+        generation: presence.generation,
+        atr,
+    }));
+}
+
+fn failure_of(failure: Failure) -> driver::Failure {
+    match failure {
+        Failure::NotPresent => driver::Failure::NotPresent,
+        Failure::TimedOut => driver::Failure::TimedOut,
+    }
+}
+
+fn pending_words(reason: PendingReason) -> &'static str {
+    match reason {
+        PendingReason::Unspecified | PendingReason::Busy => "busy",
+        PendingReason::Approval => "approval",
+        PendingReason::PinEntry => "pin_entry",
+        PendingReason::KeyGeneration => "key_generation",
+        PendingReason::Locked => "locked",
+    }
+}
+
+fn link_state_of(reason: CloseReason) -> LinkState {
+    match reason {
+        CloseReason::VersionMismatch { ours, theirs, update } => LinkState::VersionMismatch {
+            ours: u32::from(ours.max()),
+            theirs: u32::from(theirs.max()),
+            update: match update {
+                link::Side::Host => pocketcard_ipc::Side::Ours,
+                link::Side::Phone => pocketcard_ipc::Side::Theirs,
+            },
+        },
+        reason => LinkState::Disconnected { reason: Some(describe(reason)) },
+    }
+}
+
+/// The reason in words, with what to do about it.
+pub(crate) fn describe(reason: CloseReason) -> String {
+    match reason {
+        CloseReason::VersionMismatch { update: link::Side::Host, .. } => {
+            "the phone is newer than this computer; update Pocketcard on this computer".to_owned()
+        }
+        CloseReason::VersionMismatch { update: link::Side::Phone, .. } => {
+            "the phone is older than this computer; update Pocketcard on the phone".to_owned()
+        }
+        reason => reason.to_string(),
+    }
+}
+
+/// Enough of an id to tell phones apart in a log.
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}

@@ -1,0 +1,263 @@
+//! Byte streams to phones and drivers, written directly and read by one task.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
+
+use pocketcard_ipc::Address;
+use rustix::net::{SendFlags, Shutdown};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use zeroize::Zeroize;
+
+use crate::locked;
+
+/// Most bytes that may wait for a peer that does not read.
+const QUEUE_LIMIT: usize = 1024 * 1024;
+
+/// The half that reads.
+#[derive(Debug)]
+pub(crate) enum Reader {
+    Unix(unix::OwnedReadHalf),
+    Tcp(tcp::OwnedReadHalf),
+}
+
+#[derive(Debug)]
+enum Writer {
+    Unix(unix::OwnedWriteHalf),
+    Tcp(tcp::OwnedWriteHalf),
+}
+
+/// Connects to a phone. Never waits for long: both kinds of address are on this computer.
+pub(crate) async fn dial(address: &Address) -> io::Result<(Reader, Outbox)> {
+    match address {
+        Address::Unix(path) => Ok(split(UnixStream::connect(path).await?)),
+        Address::Tcp(socket) => {
+            let stream = TcpStream::connect(socket).await?;
+            stream.set_nodelay(true)?;
+            let (reader, writer) = stream.into_split();
+            Ok((Reader::Tcp(reader), Outbox::new(Writer::Tcp(writer))))
+        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// The two halves of an accepted connection.
+pub(crate) fn split(stream: UnixStream) -> (Reader, Outbox) {
+    let (reader, writer) = stream.into_split();
+    (Reader::Unix(reader), Outbox::new(Writer::Unix(writer)))
+}
+
+impl Reader {
+    /// Reads what has arrived; 0 at the end of the stream.
+    pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(half) => half.read(buffer).await,
+            Self::Tcp(half) => half.read(buffer).await,
+        }
+    }
+}
+
+impl Writer {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(half) => half.as_ref().as_fd(),
+            Self::Tcp(half) => half.as_ref().as_fd(),
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(half) => half.writable().await,
+            Self::Tcp(half) => half.writable().await,
+        }
+    }
+
+    /// Through tokio, which takes note of a socket that is full.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(half) => half.try_write(bytes),
+            Self::Tcp(half) => half.try_write(bytes),
+        }
+    }
+
+    /// Straight to the socket, whatever tokio knows about it.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::net::send(self.fd(), bytes, SEND_FLAGS) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return other.map_err(Into::into),
+            }
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
+
+/// The half that writes, from any task. A message leaves in one system call as long as the peer reads; only what the
+/// socket does not take waits in a queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    writer: Writer,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// A task is waiting for the socket.
+    flushing: bool,
+    /// Close the socket when the queue is empty.
+    ending: bool,
+    dead: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    fn take(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent >= self.bytes.len() {
+            self.wipe();
+        }
+    }
+
+    fn wipe(&mut self) {
+        self.bytes.as_mut_slice().zeroize();
+        self.bytes.clear();
+        self.sent = 0;
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+impl Outbox {
+    fn new(writer: Writer) -> Self {
+        Self(Arc::new(Shared { writer, queue: Mutex::default() }))
+    }
+
+    /// Sends a whole message. A peer that is gone, or that reads nothing while a megabyte waits, is cut off; its
+    /// reader then comes to the end of the stream.
+    pub(crate) fn send(&self, mut bytes: &[u8]) {
+        let mut queue = locked(&self.0.queue);
+        if queue.dead || queue.ending {
+            return;
+        }
+        if queue.waiting().is_empty() {
+            match self.0.writer.send(bytes) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.kill(&mut queue),
+            }
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        if queue.waiting().len() + bytes.len() > QUEUE_LIMIT {
+            return self.kill(&mut queue);
+        }
+        queue.bytes.extend_from_slice(bytes);
+        if !queue.flushing {
+            queue.flushing = true;
+            tokio::spawn(self.clone().flush());
+        }
+    }
+
+    /// Ends the connection in both directions, after what still waits was sent.
+    pub(crate) fn close(&self) {
+        let mut queue = locked(&self.0.queue);
+        queue.ending = true;
+        if queue.waiting().is_empty() {
+            self.kill(&mut queue);
+        }
+    }
+
+    fn kill(&self, queue: &mut Queue) {
+        queue.dead = true;
+        queue.wipe();
+        let _ = rustix::net::shutdown(self.0.writer.fd(), Shutdown::Both);
+    }
+
+    async fn flush(self) {
+        loop {
+            let ready = self.0.writer.writable().await;
+            let mut queue = locked(&self.0.queue);
+            if ready.is_err() || queue.dead {
+                self.kill(&mut queue);
+            } else {
+                match self.0.writer.try_write(queue.waiting()) {
+                    Ok(count) => queue.take(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => self.kill(&mut queue),
+                }
+            }
+            if queue.waiting().is_empty() {
+                queue.flushing = false;
+                if queue.ending {
+                    self.kill(&mut queue);
+                }
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_to_a_slow_reader_arrive_whole_and_in_order() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let (_reader, outbox) = split(near);
+        let message: Vec<u8> = (0..700_000u32).map(|number| number.to_le_bytes()[0]).collect();
+        for part in message.chunks(70_000) {
+            outbox.send(part);
+        }
+        outbox.close();
+        let (mut reader, _far) = split(far);
+        let mut seen = Vec::new();
+        let mut buffer = vec![0; 9000];
+        loop {
+            match reader.read(&mut buffer).await.unwrap() {
+                0 => break,
+                count => seen.extend_from_slice(&buffer[..count]),
+            }
+        }
+        assert!(seen == message);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_reads_is_cut_off() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let (mut reader, outbox) = split(near);
+        for _ in 0..40 {
+            outbox.send(&[7; 60_000]);
+        }
+        assert_eq!(reader.read(&mut [0; 16]).await.unwrap(), 0, "our own reader comes to the end");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_does_no_harm() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let (mut reader, outbox) = split(near);
+        drop(far);
+        outbox.send(&[1]);
+        outbox.send(&[2]);
+        outbox.close();
+        assert_eq!(reader.read(&mut [0; 16]).await.unwrap(), 0);
+    }
+}
