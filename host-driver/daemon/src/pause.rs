@@ -1,11 +1,11 @@
 //! Pauses between attempts to reach a phone.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use pocketcard_ipc::appearance::{Appearance, Seen};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 const FIRST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1);
@@ -14,15 +14,29 @@ const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Pause {
     next: Duration,
-    watch: Option<AsyncFd<Watched>>,
+    watch: Option<Watched>,
 }
 
+/// The watch, and its descriptor once more: tokio waits for any descriptor that it is told is a pipe.
 #[derive(Debug)]
-struct Watched(Appearance);
+struct Watched {
+    appearance: Appearance,
+    readable: pipe::Receiver,
+}
 
-impl std::os::fd::AsFd for Watched {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+impl Watched {
+    fn of(path: &Path) -> io::Result<Self> {
+        let appearance = Appearance::of(path)?;
+        let readable = pipe::Receiver::from_owned_fd_unchecked(appearance.as_fd().try_clone_to_owned()?)?;
+        Ok(Self { appearance, readable })
+    }
+
+    fn look(&self) -> Seen {
+        let seen = self.appearance.look();
+        // There is nothing left, which this tells tokio. If something came meanwhile, the kernel refuses a read of one
+        // byte of it, and the descriptor stays readable.
+        let _ = self.readable.try_read(&mut [0]);
+        seen
     }
 }
 
@@ -34,9 +48,7 @@ impl Pause {
     /// Watches for the socket from now on. To be called before an attempt, so that none is missed.
     pub(crate) fn watch(&mut self, path: Option<&Path>) {
         if self.watch.is_none() {
-            self.watch = path
-                .and_then(|path| Appearance::of(path).ok())
-                .and_then(|appearance| AsyncFd::register_with_interest(Watched(appearance), Interest::READABLE).ok());
+            self.watch = path.and_then(|path| Watched::of(path).ok());
         }
     }
 
@@ -55,13 +67,9 @@ impl Pause {
             let Some(watch) = &self.watch else { return timer.await };
             let ready = tokio::select! {
                 () = &mut timer => return,
-                ready = watch.readable() => ready,
+                ready = watch.readable.readable() => ready,
             };
-            let seen = ready.map(|mut guard| {
-                let seen = guard.get_inner().0.look();
-                guard.clear_ready();
-                seen
-            });
+            let seen = ready.map(|()| watch.look());
             match seen {
                 Ok(Seen::Nothing) => {}
                 Ok(Seen::File) => return self.reset(),
