@@ -85,7 +85,7 @@ mod tests {
             serial: None,
         };
         let expected = hex!(
-            "61 2F 4F 06 000010000100 79 07 4F 05 A000000308 50 0A 506F636B657463617264"
+            "61 31 4F 06 000010000100 79 07 4F 05 A000000308 50 0A 506F636B657463617264"
             "AC 12 80 01 07 80 01 11 80 01 08 80 01 0A 80 01 0C 06 01 00"
         );
         assert_eq!(profile.application_property_template(), expected);

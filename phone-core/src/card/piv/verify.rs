@@ -41,7 +41,8 @@ impl PivApplet {
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
         context.reached(ProbePoint::VerifyReceived);
-        let attempt = self.attempt(session, PinReference::Pin, pin, context);
+        let attempt = self.attempt(PinReference::Pin, pin, context);
+        let attempt = self.closing_pin(session, attempt);
         context.reached(ProbePoint::VerifyBeforeAnswer);
         attempt?;
         self.security(session).pin = PinProof::Fresh;
@@ -56,7 +57,11 @@ impl PivApplet {
         new: Candidate<'_>,
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
-        self.attempt(session, reference, old, context)?;
+        let attempt = self.attempt(reference, old, context);
+        match reference {
+            PinReference::Pin => self.closing_pin(session, attempt)?,
+            PinReference::Puk => attempt?,
+        }
         // The right old value with a malformed new one is 6A80 and costs nothing: the attempt gave its try back.
         self.replace(session, reference, new, context)?;
         if reference == PinReference::Pin {
@@ -74,7 +79,8 @@ impl PivApplet {
         pin: Candidate<'_>,
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
-        self.attempt(session, PinReference::Puk, puk, context)?;
+        let attempt = self.attempt(PinReference::Puk, puk, context);
+        self.closing_pin(session, attempt)?;
         self.replace(session, PinReference::Pin, pin, context)?;
         Ok(Progress::status(StatusWord::Success))
     }
@@ -124,19 +130,23 @@ impl PivApplet {
         Ok(())
     }
 
-    /// One attempt at a reference; a failed one also takes back what an earlier VERIFY had opened.
+    /// One attempt at a reference.
     fn attempt(
         &mut self,
-        session: SessionId,
         reference: PinReference,
         candidate: Candidate<'_>,
         context: &Context<'_>,
     ) -> Result<(), StatusWord> {
-        let attempt = self.state.attempt(reference, candidate, self.kept_tries(context), context);
-        if matches!(attempt, Attempt::Wrong(_)) {
+        let kept = self.kept_tries(context);
+        self.state.attempt(reference, candidate, kept, context).refusal().map_or(Ok(()), Err)
+    }
+
+    /// A failed attempt takes back what an earlier VERIFY had opened; a refused one does not.
+    fn closing_pin(&mut self, session: SessionId, attempt: Result<(), StatusWord>) -> Result<(), StatusWord> {
+        if let Err(StatusWord::RemainingTries(_)) = attempt {
             self.security(session).pin = PinProof::None;
         }
-        attempt.refusal().map_or(Ok(()), Err)
+        attempt
     }
 
     /// Stores a new value with all its tries. Nobody else's session stays open with the old one.
