@@ -64,7 +64,8 @@ fn pkcs11_test_with(card: Card) {
             assert!(text.contains("Decryption (currently only for RSA)"), "{text}");
             assert!(text.contains("SHA256-RSA-PKCS: OK") || text.contains("RSA-PKCS: OK"), "{text}");
         }
-        _ => assert!(text.contains("ECDSA"), "{text}"),
+        // Debian 12's `--test` only tries RSA keys.
+        _ => sign_and_derive(&environment),
     }
     let uses = uses_of_keys(&mut environment);
     println!("pkcs11-tool --test with {card:?}: successful private-key operations {uses:?}");
@@ -84,32 +85,33 @@ fn pkcs11_tool_tests_a_p256_card() {
     pkcs11_test_with(Card::Ec);
 }
 
-/// ECDH with 9D, which `--test` does not try.
-#[test]
-fn pkcs11_tool_derives_with_9d() {
-    if !installed("pkcs11-tool") || !installed("openssl") {
-        skip!("pkcs11-tool or openssl is not installed: apt-get install opensc openssl");
-    }
-    let environment = start(Environment::builder().card(Card::Ec));
-    let file = |name: &str| environment.folder().join(name);
-    let sh = |script: String| {
-        let ran = run(environment.command("sh").args(["-ec", &script]).current_dir(environment.folder()), LIMIT);
-        assert!(ran.success, "{script}\n{}", ran.text);
-    };
-    // The other party's key, and 9D's public key out of its certificate (PKCS#11 id 03).
-    sh("openssl ecparam -name prime256v1 -genkey -noout -out other.pem; \
-        openssl ec -in other.pem -pubout -outform DER -out other.der 2>/dev/null; \
-        pkcs11-tool --read-object --type cert --id 03 --output-file cert.der 2>/dev/null; \
-        openssl x509 -inform DER -in cert.der -noout -pubkey > card.pem"
-        .to_owned());
-    sh(format!(
-        "pkcs11-tool --login --pin {TEST_PIN} --id 03 --derive --mechanism ECDH1-DERIVE --input-file other.der \
-         --output-file ours"
-    ));
-    sh("openssl pkeyutl -derive -inkey other.pem -peerkey card.pem -out theirs".to_owned());
-    let (ours, theirs) = (std::fs::read(file("ours")).unwrap(), std::fs::read(file("theirs")).unwrap());
-    assert_eq!(ours.len(), 32);
-    assert_eq!(ours, theirs, "the two sides derived different secrets");
+/// A signature by each of the P-256 keys, checked by openssl, and ECDH with 9D, compared with openssl's.
+fn sign_and_derive(environment: &Environment) {
+    let script = format!(
+        r#"
+        printf 'signed by a phone' > document
+        # 9A, 9C and 9E are 01, 02 and 04 for PKCS#11.
+        for id in 01 02 04; do
+            pkcs11-tool --read-object --type cert --id $id --output-file cert.der
+            openssl x509 -inform DER -in cert.der -noout -pubkey > card.pem
+            pkcs11-tool --login --pin {TEST_PIN} --id $id --sign --mechanism ECDSA-SHA256 \
+                --signature-format openssl --input-file document --output-file signature
+            openssl dgst -sha256 -verify card.pem -signature signature document
+        done
+        # The other party's key, and 9D's public key out of its certificate.
+        openssl ecparam -name prime256v1 -genkey -noout -out other.pem
+        openssl ec -in other.pem -pubout -outform DER -out other.der
+        pkcs11-tool --read-object --type cert --id 03 --output-file cert.der
+        openssl x509 -inform DER -in cert.der -noout -pubkey > card.pem
+        pkcs11-tool --login --pin {TEST_PIN} --id 03 --derive --mechanism ECDH1-DERIVE \
+            --input-file other.der --output-file ours
+        openssl pkeyutl -derive -inkey other.pem -peerkey card.pem -out theirs
+        test $(stat -c %s ours) = 32
+        cmp ours theirs
+        "#
+    );
+    let ran = run(environment.command("sh").args(["-exc", &script]).current_dir(environment.folder()), LIMIT);
+    assert!(ran.success, "{}", ran.text);
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn opensc_tool_and_yubico_piv_tool_see_the_card() {
         let ran = run(environment.command("opensc-tool").arg("--list-readers"), LIMIT);
         assert!(ran.success && ran.text.contains(&reader) && ran.text.contains("Yes"), "{}", ran.text);
         let ran = run(environment.command("opensc-tool").args(["--name", "--reader", "0"]), LIMIT);
-        assert!(ran.success && ran.text.to_lowercase().contains("piv"), "{}", ran.text);
+        assert!(ran.success && ran.text.contains("Personal Identity Verification"), "{}", ran.text);
     } else {
         println!("SKIPPED: opensc-tool is not installed: apt-get install opensc");
     }

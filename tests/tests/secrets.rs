@@ -141,7 +141,7 @@ fn no_log_has_a_pin_or_a_key() {
         assert!(!content.contains("pocketcard:1"), "a pairing code is in {}", file.display());
     }
     println!("{} secrets, {searched} bytes of logs", secrets.len());
-    assert!(searched > 10_000, "the logs have only {searched} bytes: were they written at all?");
+    assert!(searched > 5_000, "the logs have only {searched} bytes: were they written at all?");
 }
 
 #[test]

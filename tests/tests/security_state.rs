@@ -46,6 +46,11 @@ fn is_verified_for_other(client: &mut Client) -> bool {
         Err(ClientFailure::Pcsc(error)) => {
             assert!(["ResetCard", "UnpoweredCard", "RemovedCard"].contains(&error.as_str()), "{error}");
             client.call(&["reconnect", "shared", "leave"]).unwrap();
+            // After somebody's UNPOWER, pcscd leaves the card off for handles that were open: only a new connection or a
+            // reconnection with a reset powers it up again, and commands fail until then, as with any reader.
+            if client.transmit(PIN_STATUS) == Err(ClientFailure::Pcsc("NotTransacted".to_owned())) {
+                client.call(&["reconnect", "shared", "reset"]).unwrap();
+            }
             is_verified(client)
         }
         Err(other) => panic!("{other:?}"),

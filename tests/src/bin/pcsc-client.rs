@@ -107,9 +107,19 @@ impl Client {
         None
     }
 
-    /// The context, established at the first use, and again after pcscd went away.
+    /// Runs a command. After pcscd went away the next one begins anew, as every long-lived program has to do.
+    fn run(&mut self, words: &[&str]) -> Result<Value, Failure> {
+        let result = self.perform(words);
+        if matches!(&result, Err(Failure::Pcsc(Error::NoService | Error::ServiceStopped | Error::CommError))) {
+            self.card = None;
+            self.context = None;
+        }
+        result
+    }
+
+    /// The context, established at the first use.
     fn context(&mut self) -> Result<&Context, Failure> {
-        if self.context.as_ref().is_none_or(|context| context.is_valid().is_err()) {
+        if self.context.is_none() {
             self.context = Some(Context::establish(Scope::User)?);
         }
         self.context.as_ref().ok_or(Failure::Command)
@@ -119,7 +129,7 @@ impl Client {
         self.card.as_mut().ok_or(Failure::Pcsc(Error::InvalidHandle))
     }
 
-    fn run(&mut self, words: &[&str]) -> Result<Value, Failure> {
+    fn perform(&mut self, words: &[&str]) -> Result<Value, Failure> {
         match words {
             ["readers"] => {
                 let names = self.context()?.list_readers_owned()?;
