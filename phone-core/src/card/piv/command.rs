@@ -234,7 +234,7 @@ fn malformed(_: TlvError) -> StatusWord {
 }
 
 /// The only data object in `data`.
-fn only<'a>(data: &'a [u8], tag: u32) -> Result<&'a [u8], StatusWord> {
+fn only(data: &[u8], tag: u32) -> Result<&[u8], StatusWord> {
     pocketcard_protocol::tlv::only(data, tag).map_err(malformed)
 }
 
