@@ -51,11 +51,11 @@ pub(crate) fn suites(steps: &mut Steps, environment: &[(&str, &str)]) -> Result<
         crate::workspace::run(&mut cargo(["test", "--workspace", "--no-run", "--quiet"]))?;
         Ok(Outcome::Done)
     })?;
-    let mut skips = Vec::new();
+    let mut seen = Seen::default();
     let _ = steps.step("Tests in Rust", || {
         let mut tests = cargo(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
         tests.env("POCKETCARD_YKMAN", ykman_path()).envs(environment.iter().copied());
-        let code = watch(&mut tests, |line| collect_skip(line, &mut skips))?;
+        let code = watch(&mut tests, |line| seen.line(line))?;
         if code == 0 { Ok(Outcome::Done) } else { Err(Problem::Failed("cargo test --workspace".to_owned())) }
     });
     for script in scripts()? {
@@ -76,7 +76,7 @@ pub(crate) fn suites(steps: &mut Steps, environment: &[(&str, &str)]) -> Result<
             }
         });
     }
-    skips.into_iter().for_each(|skip| steps.note(skip));
+    seen.notes().into_iter().for_each(|note| steps.note(note));
     Ok(())
 }
 
@@ -85,10 +85,42 @@ fn ykman_path() -> PathBuf {
     crate::workspace::scratch("ykman").join("bin/ykman")
 }
 
-/// Keeps the lines by which tests say that they were skipped.
-fn collect_skip(line: &str, skips: &mut Vec<String>) {
-    if let Some((_, reason)) = line.split_once("SKIPPED: ") {
-        skips.push(format!("a test was SKIPPED: {reason}"));
+/// What the output of `cargo test` says.
+#[derive(Debug, Default)]
+struct Seen {
+    passed: u64,
+    failed: Vec<String>,
+    ignored: u64,
+    skips: Vec<String>,
+}
+
+impl Seen {
+    fn line(&mut self, line: &str) {
+        if let Some((_, reason)) = line.split_once("SKIPPED: ") {
+            self.skips.push(reason.to_owned());
+        }
+        let number = |word: &str| {
+            let (before, _) = line.split_once(word)?;
+            before.rsplit(' ').next()?.parse::<u64>().ok()
+        };
+        if line.starts_with("test result: ") {
+            self.passed += number(" passed").unwrap_or_default();
+            self.ignored += number(" ignored").unwrap_or_default();
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failed.push(name.to_owned());
+        }
+    }
+
+    fn notes(self) -> Vec<String> {
+        let Self { passed, failed, ignored, skips } = self;
+        let mut notes = vec![format!(
+            "tests in Rust: {passed} passed, {} failed, {ignored} ignored, {} skipped a part",
+            failed.len(),
+            skips.len()
+        )];
+        notes.extend(failed.into_iter().map(|name| format!("FAILED: {name}")));
+        notes.extend(skips.into_iter().map(|reason| format!("SKIPPED: {reason}")));
+        notes
     }
 }
 
@@ -110,11 +142,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn skips_are_collected_with_their_reasons() {
-        let mut skips = Vec::new();
-        for line in ["test a ... ok", "SKIPPED: ykman is not installed", "x SKIPPED: no radio"] {
-            collect_skip(line, &mut skips);
+    fn what_cargo_says_is_counted() {
+        let mut seen = Seen::default();
+        for line in [
+            "test a ... ok",
+            "test b::c ... FAILED",
+            "SKIPPED: ykman is not installed",
+            "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        ] {
+            seen.line(line);
         }
-        assert_eq!(skips, ["a test was SKIPPED: ykman is not installed", "a test was SKIPPED: no radio"]);
+        assert_eq!(
+            seen.notes(),
+            [
+                "tests in Rust: 15 passed, 1 failed, 2 ignored, 1 skipped a part",
+                "FAILED: b::c",
+                "SKIPPED: ykman is not installed"
+            ]
+        );
     }
 }
