@@ -75,6 +75,11 @@ impl Dispatcher {
         self.piv.pin_status(session)
     }
 
+    /// Whether a session has proven anything that it could lose.
+    pub(crate) fn has_proof(&self, session: SessionId) -> bool {
+        self.piv.has_proof(session)
+    }
+
     /// The card's serial number.
     pub(crate) const fn serial(&self) -> u32 {
         self.piv.serial()

@@ -1,6 +1,6 @@
 //! How links, sessions, commands and effects come together in the [`Card`].
 //!
-//! Spec: SPEC.md sections 7.3 to 7.5
+//! Spec: SPEC.md sections 7.3 to 7.5 and 9
 
 use std::time::Duration;
 
@@ -395,10 +395,11 @@ impl Card {
         }
     }
 
-    /// Ends the sessions whose host did not come back, and forgets the PIN of those that were idle for long.
+    /// Ends the sessions whose host did not come back, and forgets what those had proven that were idle for long.
     pub(super) fn expire_sessions(&mut self, now: Timestamp) {
-        let due = |session: &CardSession| self.session_deadline(session).is_some_and(|deadline| deadline <= now);
-        let due: Vec<SessionId> = self.sessions.iter().filter(|(_, session)| due(session)).map(|(id, _)| *id).collect();
+        let is_due = |id, session| self.session_deadline(id, session).is_some_and(|deadline| deadline <= now);
+        let due: Vec<SessionId> =
+            self.sessions.iter().filter(|(id, session)| is_due(**id, session)).map(|(id, _)| *id).collect();
         for id in due {
             match self.sessions.get(&id).map(|session| session.detached_at.is_some()) {
                 Some(true) => self.end_session(id),
@@ -409,10 +410,10 @@ impl Card {
         self.announce_security();
     }
 
-    pub(super) fn session_deadline(&self, session: &CardSession) -> Option<Timestamp> {
+    pub(super) fn session_deadline(&self, id: SessionId, session: &CardSession) -> Option<Timestamp> {
         match (session.detached_at, self.config.idle_limit) {
             (Some(since), _) => Some(since + self.config.grace),
-            (None, Some(limit)) if session.pin_status().verified => Some(session.last_used + limit),
+            (None, Some(limit)) if self.dispatcher.has_proof(id) => Some(session.last_used + limit),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@
 //! - `dispatcher`, [`applet`]: which application a command is for, and what an application is.
 //! - [`piv`]: the PIV application. `configuration`: what management tools ask before they use it.
 //!
-//! Spec: SPEC.md section 7; SP 800-73-4
+//! Spec: SPEC.md sections 7 and 9; SP 800-73-4
 
 pub mod applet;
 mod atr;
@@ -190,7 +190,7 @@ pub struct CardConfig {
     pub algorithms: Vec<KeyAlgorithm>,
     /// How long a card session waits for its host after the link is gone. Zero: it ends with the link.
     pub grace: Duration,
-    /// After this time without a command a session forgets its PIN; `None`: never.
+    /// After this time without a command a session forgets that PIN or management key were proven; `None`: never.
     pub idle_limit: Option<Duration>,
 }
 
@@ -325,7 +325,7 @@ impl Card {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let pending =
             self.running.iter().filter(|(id, _)| self.link_of(**id).is_some()).map(|(_, run)| run.pending_due);
-        let sessions = self.sessions.values().filter_map(|session| self.session_deadline(session));
+        let sessions = self.sessions.iter().filter_map(|(id, session)| self.session_deadline(*id, session));
         pending.chain(sessions).min()
     }
 

@@ -3,7 +3,7 @@
 //! Every request carries the session, an id and the reset epoch. Id = last: the stored result again. Id = last + 1: run it.
 //! Anything else ends the link. A higher epoch ends what runs, and what was stored.
 //!
-//! Spec: SPEC.md section 7.4
+//! Spec: SPEC.md sections 9.1 to 9.3
 
 use std::fmt;
 
@@ -169,10 +169,6 @@ impl CardSession {
             pin_verified: self.announced.verified,
             pin_tries_left: u32::from(self.announced.tries_left),
         }
-    }
-
-    pub(crate) const fn pin_status(&self) -> PinStatus {
-        self.announced
     }
 }
 

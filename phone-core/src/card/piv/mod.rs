@@ -81,6 +81,11 @@ impl PivApplet {
         PinStatus { verified, tries_left }
     }
 
+    /// Whether a session has proven the PIN or the management key.
+    pub(crate) fn has_proof(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|security| security.pin.is_verified() || security.management)
+    }
+
     fn security(&mut self, session: SessionId) -> &mut SecurityStatus {
         self.sessions.entry(session).or_default()
     }

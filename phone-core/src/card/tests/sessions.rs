@@ -396,6 +396,9 @@ fn a_pin_is_forgotten_after_a_quarter_of_an_hour_without_a_command() {
     assert_eq!(told(&mut card, host.link).len(), 1, "and the host is told");
     assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x63, 0xC3]);
     assert_eq!(card.card.poll_timeout(), None, "an idle card wakes nobody up");
+    prove_management(&mut card, &mut host);
+    card.advance(Duration::from_secs(15 * 60));
+    assert_eq!(send(&mut card, &mut host, "00DB3FFF 09 5C035FFF00 5302AABB"), "6982", "so is the management key");
 }
 
 #[test]
