@@ -64,7 +64,8 @@ impl Dispatcher {
 
     pub(crate) fn describe(&self, session: SessionId, command: &Command) -> CommandLine {
         if command.ins() == SELECT && check_class(command).is_ok() {
-            let subject: String = command.data().iter().map(|byte| format!("{byte:02X}")).collect();
+            // An identifier has 16 octets at most.
+            let subject: String = command.data().iter().take(16).map(|byte| format!("{byte:02X}")).collect();
             return CommandLine { name: "SELECT", subject };
         }
         self.selected(session).describe(command)

@@ -2,9 +2,9 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | [`command`] | bytes to typed commands; every check of their form |
-//! | [`reference`](self::reference), [`policy`] | key references, algorithms and rules as types |
-//! | [`state`], `pin`, `management_key`, `key_record`, [`objects`] | what is durable |
+//! | `command` | bytes to typed commands; every check of their form |
+//! | `reference`, `policy` | key references, algorithms and rules as types |
+//! | `state`, `pin`, `management_key`, `key_record`, `objects` | what is durable |
 //! | `security` | what a card session may do, and forgets |
 //! | `data`, `verify`, `authenticate`, `generate`, `administration`, `metadata` | the handlers, by job |
 //!
