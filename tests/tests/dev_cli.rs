@@ -206,6 +206,23 @@ fn a_person_pairs_by_comparing_digits() {
 }
 
 #[test]
+fn doctor_finds_nothing_wrong_here_and_a_dead_daemon() {
+    let mut environment = start(Environment::builder());
+    let doctor = |environment: &Environment| {
+        let status = environment.command(program("pocketcard")).arg("doctor").output().unwrap();
+        (status.status.code(), pocketcard_tests::run::text(&status))
+    };
+    let (code, text) = doctor(&environment);
+    assert!(code == Some(0) && !text.contains("ERROR"), "{text}");
+    environment.daemon().kill();
+    let (code, text) = doctor(&environment);
+    assert!(code == Some(7) && text.contains("ERROR    daemon: no daemon listens"), "{text}");
+    fs::write(environment.folder().join("reader.conf.d/leftover~"), "import pip\n").unwrap();
+    let (_, text) = doctor(&environment);
+    assert!(text.contains("leftover~: it looks like a backup copy"), "{text}");
+}
+
+#[test]
 fn doctor_reports_without_secrets() {
     let logs = tempfile::tempdir().unwrap();
     let mut environment = start(Environment::builder().card(Card::Ec).log_level("trace").keep_logs(logs.path()));

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "bundle", default_value = "/etc/pocketcard/pocketcardd.toml")]
     config: PathBuf,
     /// Where pcscd's readers are configured.
-    #[arg(long, value_name = "FOLDER", default_value = READER_CONF_FOLDER, hide = true)]
+    #[arg(long, value_name = "FOLDER", env = "POCKETCARD_READER_CONF", default_value = READER_CONF_FOLDER, hide = true)]
     reader_conf: PathBuf,
 }
 

@@ -230,10 +230,11 @@ impl Environment {
     }
 
     /// The variables that [`Self::command`] sets.
-    pub fn variables(&self) -> [(&'static str, PathBuf); 3] {
+    pub fn variables(&self) -> [(&'static str, PathBuf); 4] {
         [
             ("PCSCLITE_CSOCK_NAME", self.pcsc_socket()),
             ("POCKETCARD_CONTROL", self.daemon.control_socket().to_path_buf()),
+            ("POCKETCARD_READER_CONF", self.folder.join("reader.conf.d")),
             ("POCKETCARD_DEV_FOLDER", self.folder.path().to_path_buf()),
         ]
     }
