@@ -63,18 +63,16 @@ impl ObjectTag {
         Self(0x5F_C10C + index.number() as u32)
     }
 
-    /// Reads a tag; `None` unless it is one well-formed BER tag of 1 to 3 octets, and nothing else.
+    /// Reads a tag of 1 to 3 octets. It need not be a well-formed BER tag: tools write objects under `5F0001`. `None` if it is
+    /// shorter, longer, or begins with 0.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let well_formed = match *bytes {
-            [first] => first & 0x1F != 0x1F,
-            [first, second] => first & 0x1F == 0x1F && second & 0x80 == 0,
-            [first, second, third] => first & 0x1F == 0x1F && second & 0x80 != 0 && third & 0x80 == 0,
-            _ => false,
+        let tag = match *bytes {
+            [a] => [0, 0, 0, a],
+            [a, b] => [0, 0, a, b],
+            [a, b, c] => [0, a, b, c],
+            _ => return None,
         };
-        // Tags such as 5FC105 set the top bit of the second octet and end with an octet that may set it too: `5FFF8F`.
-        let three_octet_private = matches!(*bytes, [0x5F, 0xC1 | 0xFF, _]);
-        (well_formed || three_octet_private)
-            .then(|| Self(bytes.iter().fold(0, |tag, byte| (tag << 8) | u32::from(*byte))))
+        (bytes.first() != Some(&0)).then(|| Self(u32::from_be_bytes(tag)))
     }
 
     /// The tag as a number, most significant octet first.
@@ -215,10 +213,11 @@ mod tests {
             (&[0x5F, 0xC1, 0x02], Some(0x5F_C102)),
             (&[0x5F, 0xFF, 0x00], Some(0x5F_FF00)),
             (&[0x5F, 0xFF, 0x91], Some(0x5F_FF91)),
+            (&[0x5F, 0x00, 0x01], Some(0x5F_0001)),
+            (&[0x5F, 0xC1], Some(0x5FC1)),
             (&[], None),
-            (&[0x5F], None),
-            (&[0x5F, 0xC1], None),
-            (&[0x53, 0x01], None),
+            (&[0x00], None),
+            (&[0x00, 0x42], None),
             (&[0x5F, 0xC1, 0x02, 0x00], None),
         ] {
             assert_eq!(ObjectTag::from_bytes(bytes).map(ObjectTag::number), number, "{bytes:02X?}");

@@ -91,6 +91,8 @@ fn objects_are_written_replaced_and_deleted_with_the_management_key() {
             ("00CB3FFF 05 5C035FFF00 00", "5301019000"),
             ("00DB3FFF 06 5C0142 530102", "9000"),
             ("00CB3FFF 03 5C0142 00", "5301029000"),
+            ("00DB3FFF 08 5C035F0001 530104", "9000"),
+            ("00CB3FFF 05 5C035F0001 00", "5301049000"),
             ("00DB3FFF 08 5C035FFF91 530103", "9000"),
             ("00CB3FFF 05 5C035FFF91 00", "5301039000"),
             // Bare objects; the discovery object cannot be made to say what is not so.
