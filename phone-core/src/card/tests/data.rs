@@ -191,3 +191,40 @@ fn an_object_that_could_not_be_stored_is_not_there() {
     assert_eq!(ObjectTag::AUTHENTICATION_CERTIFICATE.number(), 0x5F_C105);
     assert!(TestStore::new().entry("piv/object/5FC105").is_none());
 }
+
+#[test]
+fn a_restarted_phone_is_the_same_card() {
+    let (mut card, mut host) = card_with_management();
+    table(
+        &mut card,
+        &mut host,
+        &[
+            ("00DB3FFF 06 5C0142 530102", "9000"),
+            ("00DB3FFF 08 5C035F0001 530104", "9000"),
+            ("00470082 0B AC09800114AA0103AB0103 00", "..9000"),
+            ("00FFFFFE 13 089B10 000102030405060708090A0B0C0D0E0F", "9000"),
+            ("00240081 10 3132333435363738 0001FF0003000405", "9000"),
+            (VERIFY_WRONG, "63C2"),
+        ],
+    );
+    let questions = [
+        "00CB3FFF 03 5C0142 00",
+        "00CB3FFF 05 5C035F0001 00",
+        "00CB3FFF 05 5C035FC102 00",
+        "00F70082 00",
+        "00F7009B 00",
+        "00F70080 00",
+        "00F70081 00",
+        "00F80000 00",
+        STATUS,
+    ];
+    let before: Vec<String> = questions.iter().map(|question| send(&mut card, &mut host, question)).collect();
+    let handles = card.card.key_handles();
+    let store = card.store.clone();
+    let mut again = TestBox::with(CardConfig { test_card: true, ..CardConfig::default() }, store);
+    let mut host = again.host(1);
+    let after: Vec<String> = questions.iter().map(|question| send(&mut again, &mut host, question)).collect();
+    assert_eq!(after, before);
+    assert_eq!(again.card.key_handles(), handles);
+    table(&mut again, &mut host, &[("00DB3FFF 06 5C0142 530103", "6982"), ("00DB3FFF 05 5C01425300", "6982")]);
+}
