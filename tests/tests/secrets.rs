@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::field_reassign_with_default,
     reason = "a test ends where it fails, and prints what it measured"
 )]
 
@@ -14,6 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pocketcard_dev::{CARD_LIMIT, Card, Environment, TEST_MANAGEMENT_KEY, TEST_PIN, TEST_PUK};
+use pocketcard_protocol::apdu::{Chaining, Command, Response, StatusWord};
+use pocketcard_protocol::channel::StaticSecret;
+use pocketcard_protocol::messages::{self, Body, Envelope, Transmit};
+use pocketcard_protocol::pairing::PairKeys;
 use pocketcard_tests::apdu::{SELECT_PIV, sign_p256, signature, status_word, verify};
 use pocketcard_tests::client::{program, reader};
 use pocketcard_tests::run::{run, ykman};
@@ -148,5 +153,47 @@ fn no_log_has_a_pin_or_a_key() {
 fn the_search_finds_what_it_is_for() {
     for line in ["90417263", "39 30 34 31 37 32 36 33", "[57, 48, 52, 49, 55, 50, 54, 51]", "3930343137323633"] {
         assert!(spellings(PIN.as_bytes()).iter().any(|spelling| line.contains(spelling)), "{line}");
+    }
+}
+
+/// Whoever logs a value of these types by `?` or `{:?}` writes lengths, not bytes.
+#[test]
+fn no_debug_text_has_a_secret() {
+    let secret: [u8; 32] = std::array::from_fn(|index| 0x91 + u8::try_from(index).unwrap() * 3);
+    let command = Command::new(0x00, 0x20, 0x00, 0x80, &secret, None).unwrap();
+    let response = Response::new(&secret, StatusWord::Success);
+    let pair = [[1].as_slice(), &[0x11; 32], &secret, &secret].concat();
+    let mut answered = messages::Response::default();
+    answered.response = secret.to_vec();
+    let mut open = messages::Open::default();
+    open.resume_token = secret.to_vec();
+    let mut opened = messages::Opened::default();
+    opened.token = secret.to_vec();
+    let bodies = [
+        Body::Transmit(Transmit { session: 1, request_id: 2, epoch: 3, command: secret.to_vec() }),
+        Body::Response(answered),
+        Body::Open(open),
+        Body::Opened(opened),
+        Body::PairSecret(messages::PairSecret { secret: secret.to_vec() }),
+    ];
+    let mut texts = vec![
+        format!("{command:?} {command:#?}"),
+        format!("{response:?} {response:#?}"),
+        format!("{:?}", StaticSecret::from_bytes(&secret)),
+        format!("{:?}", PairKeys::from_bytes(&pair).unwrap()),
+        format!("{:?}", Chaining::new()),
+    ];
+    for body in bodies {
+        let envelope = Envelope { body: Some(body) };
+        texts.push(format!("{envelope:?} {envelope:#?}"));
+    }
+    // `{:#?}` puts every element on a line of its own.
+    let lines: Vec<String> = texts.iter().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for (text, line) in texts.iter().zip(&lines) {
+        for part in [&secret[..], &secret[..8], &secret[8..16]] {
+            for spelling in spellings(part) {
+                assert!(!text.contains(&spelling) && !line.contains(&spelling), "{text}");
+            }
+        }
     }
 }
