@@ -36,6 +36,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
         Ok(Outcome::Done)
     })?;
     let ykman = steps.value("Install ykman from PyPI, to make keys and certificates", install::ykman)?;
+    let sshd = steps.value("Find an sshd to log in at; the machine's own is left alone", install::sshd)?;
     steps.step("Build the daemon, the driver, the virtual phone and the command line", || {
         build()?;
         Ok(Outcome::Done)
@@ -52,7 +53,8 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
             provision(&environment, &ykman, algorithm)
         })?;
         steps.step(format!("{name}: the phone signs a file, openssl verifies it"), || sign(&environment, algorithm))?;
-        steps.step(format!("{name}: ssh logs in with the key in the phone"), || demo_ssh::login(&environment))?;
+        steps
+            .step(format!("{name}: ssh logs in with the key in the phone"), || demo_ssh::login(&environment, &sshd))?;
     }
     say("\nThe private key never left the phone. Everything that was started is gone when this ends.");
     say("Next: cargo run -p pocketcard -- dev    (a shell with a phone in the reader)");

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pocketcard_dev::{Environment, TEST_PIN, find_program};
+use pocketcard_dev::{Environment, TEST_PIN};
 
 use crate::demo::indented;
 use crate::problem::Context;
@@ -21,12 +21,17 @@ const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 /// What the login prints at its other end.
 const GREETING: &str = "logged in with a key that lives in a phone";
 
-/// sshd looks for this folder when it runs as root; in a mount namespace of its own nothing of the machine changes.
-const ENTER: &str = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd \
-                     && exec setpriv --pdeathsig KILL -- \"$0\" \"$@\"";
+/// As root, sshd wants a folder in /run and a user of its own; in a mount namespace of our own it gets both, and nothing
+/// of the machine changes.
+const ENTER: &str = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd || exit 1
+if ! getent passwd sshd >/dev/null; then
+    { cat /etc/passwd; echo 'sshd:x:64999:65534::/run/sshd:/usr/sbin/nologin'; } >/run/passwd
+    mount --bind /run/passwd /etc/passwd || exit 1
+fi
+exec setpriv --pdeathsig KILL -- \"$0\" \"$@\"";
 
 /// Logs in as this user at an sshd that trusts only the key in 9A.
-pub(crate) fn login(environment: &Environment) -> Result<Outcome, Problem> {
+pub(crate) fn login(environment: &Environment, sshd: &Path) -> Result<Outcome, Problem> {
     let module = install::opensc_module()?;
     let folder = environment.folder().join("ssh");
     if folder.exists() {
@@ -42,7 +47,7 @@ pub(crate) fn login(environment: &Environment) -> Result<Outcome, Problem> {
 
     let port = free_port()?;
     let user = output(Command::new("id").arg("--user").arg("--name"))?.trim().to_owned();
-    let _sshd = Sshd::start(&folder, port)?;
+    let _sshd = Sshd::start(sshd, &folder, port)?;
 
     let ask_pass = folder.join("ask-pass");
     fs::write(&ask_pass, format!("#!/bin/sh\necho {TEST_PIN}\n")).context("writing the program that knows the PIN")?;
@@ -73,15 +78,13 @@ pub(crate) fn login(environment: &Environment) -> Result<Outcome, Problem> {
 struct Sshd(Child);
 
 impl Sshd {
-    fn start(folder: &Path, port: u16) -> Result<Self, Problem> {
+    fn start(program: &Path, folder: &Path, port: u16) -> Result<Self, Problem> {
         let host_key = folder.join("host_key");
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key))?;
         let public = fs::read_to_string(folder.join("host_key.pub")).context("reading the host key")?;
         fs::write(folder.join("known_hosts"), format!("[127.0.0.1]:{port} {public}")).context("writing known_hosts")?;
         let config = folder.join("sshd_config");
         fs::write(&config, configuration(folder, port)).context("writing sshd's configuration")?;
-        let sshd = find_program("sshd")
-            .ok_or_else(|| Problem::Needs("sshd is missing: apt-get install openssh-server".to_owned()))?;
         let as_root = rustix::process::geteuid().is_root();
         let mut command = if as_root {
             let mut command = Command::new("unshare");
@@ -92,7 +95,7 @@ impl Sshd {
             command.args(["--pdeathsig", "KILL", "--"]);
             command
         };
-        command.arg(sshd).arg("-D").arg("-f").arg(&config).arg("-E").arg(folder.join("sshd.log"));
+        command.arg(program).arg("-D").arg("-f").arg(&config).arg("-E").arg(folder.join("sshd.log"));
         let child = command.stdin(Stdio::null()).spawn().context("starting sshd")?;
         let mut sshd = Self(child);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -1,8 +1,10 @@
 //! Runs the fuzz targets, each for a while.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Problem;
+use crate::problem::Context;
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{cargo, command, output, root, watch, works};
 
@@ -39,7 +41,8 @@ pub(crate) fn run(steps: &mut Steps, time: Duration) -> Result<(), Problem> {
         let mut coverage = Coverage::default();
         let _ = steps.step(format!("Fuzz {target} for {} s", time.as_secs()), || {
             let limit = format!("-max_total_time={}", time.as_secs());
-            let mut fuzz = nightly(&["fuzz", "run", &target, "--", &limit, "-print_final_stats=1", "-verbosity=1"]);
+            let mut fuzz = nightly(&["fuzz", "run", &target]);
+            fuzz.args(corpora(&target)?).args(["--", &limit, "-print_final_stats=1"]);
             let code = watch(&mut fuzz, |line| see(line, &mut coverage))?;
             if code == 0 { Ok(Outcome::Done) } else { Err(Problem::Failed(format!("fuzz target {target}"))) }
         });
@@ -47,6 +50,14 @@ pub(crate) fn run(steps: &mut Steps, time: Duration) -> Result<(), Problem> {
         steps.note(format!("fuzz {target}: {runs} inputs, {edges} edges, {features} features"));
     }
     Ok(())
+}
+
+/// Where new inputs are kept, and the inputs to begin with, if the target has some.
+fn corpora(target: &str) -> Result<Vec<PathBuf>, Problem> {
+    let corpus = root().join("fuzz/corpus").join(target);
+    std::fs::create_dir_all(&corpus).context("making the folder for fuzz inputs")?;
+    let seeds = root().join("fuzz/seeds").join(target);
+    Ok([corpus, seeds].into_iter().filter(|folder| folder.is_dir()).collect())
 }
 
 /// Reads libFuzzer's progress: `#123 DONE cov: 45 ft: 67 corp: ...`.

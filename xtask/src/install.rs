@@ -11,17 +11,8 @@ use crate::workspace::{cargo, command, run, scratch, works};
 /// What builds the workspace and makes a private reader.
 pub(crate) const RUN: [&str; 6] = ["gcc", "pkg-config", "libpcsclite-dev", "pcscd", "util-linux", "mount"];
 /// The clients that the demo and the tests use, and what builds ykman.
-pub(crate) const CLIENTS: [&str; 9] = [
-    "opensc",
-    "yubico-piv-tool",
-    "openssl",
-    "openssh-client",
-    "openssh-server",
-    "python3-venv",
-    "python3-dev",
-    "swig",
-    "procps",
-];
+pub(crate) const CLIENTS: [&str; 8] =
+    ["opensc", "yubico-piv-tool", "openssl", "openssh-client", "python3-venv", "python3-dev", "swig", "procps"];
 /// What the tests of the bindings need.
 pub(crate) const BINDINGS: [&str; 2] = ["default-jdk-headless", "libjna-java"];
 
@@ -57,7 +48,6 @@ pub(crate) fn apt(packages: &[&str]) -> Result<(), Problem> {
         run(&mut apt_get)
     };
     apt_get(&["update"])?;
-    // openssh-server and pcscd come with services that nobody asked for: a policy keeps them from starting.
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&missing);
     apt_get(&install)
@@ -90,6 +80,28 @@ pub(crate) fn ykman() -> Result<PathBuf, Problem> {
         ["install", "--quiet", "--disable-pip-version-check", "yubikey-manager"],
     ))?;
     Ok(ykman)
+}
+
+/// Finds sshd, or unpacks Debian's into the target folder: installing the package would start a server for everybody.
+pub(crate) fn sshd() -> Result<PathBuf, Problem> {
+    if let Some(sshd) = pocketcard_dev::find_program("sshd") {
+        say("    sshd is there");
+        return Ok(sshd);
+    }
+    let folder = scratch("sshd");
+    let sshd = folder.join("usr/sbin/sshd");
+    if sshd.is_file() {
+        say("    sshd is there");
+        return Ok(sshd);
+    }
+    apt(&["libwrap0"])?;
+    fs::create_dir_all(&folder).context("making a folder for sshd")?;
+    run(command("apt-get", ["-qq", "download", "openssh-server"]).current_dir(&folder))?;
+    let packages = fs::read_dir(&folder).context("looking for the package of sshd")?.flatten();
+    let package = packages.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let missing = || Problem::Needs("sshd is missing: apt-get install openssh-server".to_owned());
+    run(command("dpkg-deb", ["--extract"]).arg(package.ok_or_else(missing)?).arg(&folder))?;
+    if sshd.is_file() { Ok(sshd) } else { Err(missing()) }
 }
 
 /// Installs a tool of Rust if it is missing.
