@@ -86,7 +86,7 @@ fn every_call_ends_whoever_is_killed() {
     // Not to the very end: a kill comes later than it is asked for.
     let span = u64::try_from(started.elapsed().as_micros()).unwrap() * 3 / 4;
 
-    let rounds = repetitions(12, 200);
+    let rounds = repetitions(48, 200);
     let (mut slowest, mut errors, mut results, mut in_flight) = (Duration::ZERO, 0, 0, 0);
     for round in 0..rounds {
         let victim = VICTIMS[round % VICTIMS.len()];
@@ -143,4 +143,27 @@ fn every_call_ends_whoever_is_killed() {
     println!("calls: {results} right results, {errors} errors, no other end");
     println!("slowest end of a call after a kill: {slowest:?} (limit {ENDS_WITHIN:?})");
     assert!(in_flight * 3 > rounds, "most kills came too late to test anything");
+}
+
+/// A phone that does not run but whose socket is open: nobody is told, so only limits help.
+#[test]
+fn a_phone_that_hangs_is_given_up_and_comes_back() {
+    let mut environment = start(Environment::builder().card(Card::Ec));
+    let name = reader(&environment, 0);
+    let mut client = Client::start(&environment);
+    open(&mut client, &name);
+    environment.phone(0).unwrap().process().unwrap().suspend().unwrap();
+    let called = Instant::now();
+    client.send(&["transmit", &hex::encode(sign_p256(0x9A, &digest()))]);
+    let answer = client.response(Duration::from_secs(10));
+    let took = called.elapsed();
+    println!("a command to a phone that hangs ended after {took:?}: {answer:?}");
+    assert!(matches!(answer, Err(ClientFailure::Pcsc(_))), "{answer:?}");
+    // The phone has two seconds for an answer or for saying that it needs longer.
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    environment.wait_card(0, false, CARD_LIMIT).unwrap();
+    environment.phone(0).unwrap().process().unwrap().resume().unwrap();
+    environment.wait_card(0, true, CARD_LIMIT).unwrap();
+    open(&mut client, &name);
+    assert_eq!(status_word(&client.transmit(&sign_p256(0x9A, &digest())).unwrap()), 0x9000);
 }

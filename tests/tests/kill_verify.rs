@@ -80,7 +80,7 @@ fn tries(client: &mut Client) -> u8 {
 #[test]
 fn a_killed_phone_never_forgets_a_try() {
     let mut environment = start(Environment::builder().card(Card::Empty));
-    let rounds = repetitions(POINTS.len() * 4, 500);
+    let rounds = repetitions(POINTS.len() * 10, 500);
     let mut hits = [0_usize; POINTS.len()];
     let (mut spent_in_all, mut compared_in_all, mut answered_wrong) = (0_usize, 0_usize, 0_usize);
 

@@ -13,8 +13,15 @@ pub(crate) const RUN: [&str; 6] = ["gcc", "pkg-config", "libpcsclite-dev", "pcsc
 /// The clients that the demo and the tests use, and what builds ykman.
 pub(crate) const CLIENTS: [&str; 8] =
     ["opensc", "yubico-piv-tool", "openssl", "openssh-client", "python3-venv", "python3-dev", "swig", "procps"];
-/// What the tests of the bindings need.
-pub(crate) const BINDINGS: [&str; 2] = ["default-jdk-headless", "libjna-java"];
+/// What the tests of the bindings need: a program that shows whether it is there, and the packages that have it.
+const BINDINGS: [(&str, &[&str]); 2] = [("javac", &["default-jdk-headless"]), ("npm", &["nodejs", "npm"])];
+
+/// The packages that the tests of the bindings need and that are not there in another way.
+pub(crate) fn bindings() -> Vec<&'static str> {
+    let missing = BINDINGS.into_iter().filter(|(program, _)| !works(&mut command(program, ["--version"])));
+    let packages = missing.flat_map(|(_, packages)| packages.iter().copied());
+    packages.chain(["libjna-java"]).collect()
+}
 
 /// Installs those of the packages that are missing.
 ///

@@ -29,7 +29,7 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
 /// Installs what the tests need.
 pub(crate) fn prepare(steps: &mut Steps) -> Result<(), Problem> {
     steps.step("Install what the tests need", || {
-        install::apt(&[install::RUN.as_slice(), &install::CLIENTS, &install::BINDINGS].concat())?;
+        install::apt(&[install::RUN.as_slice(), &install::CLIENTS, &install::bindings()].concat())?;
         Ok(Outcome::Done)
     })?;
     let ykman = steps.value("Install ykman from PyPI", install::ykman);
