@@ -125,6 +125,19 @@ fn an_ordinary_user_can_use_dev() {
 }
 
 #[test]
+fn a_system_without_namespaces_is_named_as_such() {
+    let mut command = Command::new("setpriv");
+    // What root is in an ordinary container.
+    command.args(["--bounding-set", "-sys_admin", "--"]).arg(program("pocketcard")).args(["dev", "--", "true"]);
+    let ran = run(&mut command, LIMIT);
+    if ran.text.contains("setpriv:") || ran.success {
+        skip!("this user cannot give up the right to make namespaces");
+    }
+    assert!(ran.text.contains("no private mount namespace can be made here"), "{}", ran.text);
+    assert!(ran.text.contains("--cap-add SYS_ADMIN"), "{}", ran.text);
+}
+
+#[test]
 fn status_phones_rename_forget() {
     let environment = start(Environment::builder().card(Card::Empty));
     let ask = |arguments: &[&str]| run(environment.command(program("pocketcard")).args(arguments), LIMIT);

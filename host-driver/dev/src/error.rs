@@ -4,6 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where namespaces are switched off, and how they are switched on.
+const NAMESPACE_ADVICE: &str = "In a container, start it with --privileged (or --cap-add SYS_ADMIN --security-opt \
+    apparmor=unconfined --security-opt seccomp=unconfined). As an ordinary user, allow user namespaces: sysctl \
+    kernel.apparmor_restrict_unprivileged_userns=0, or on older Debian kernel.unprivileged_userns_clone=1.";
+
 /// Why an environment could not be started, or one of its processes did not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +38,12 @@ pub enum DevError {
         status: String,
         /// The end of what it wrote to its log.
         tail: String,
+    },
+    /// The system does not let this user make a mount namespace, without which pcscd would meet the machine's own.
+    #[error("no private mount namespace can be made here: {reason}\n{NAMESPACE_ADVICE}")]
+    NamespaceForbidden {
+        /// What unshare or mount said.
+        reason: String,
     },
     /// Something did not happen within its limit.
     #[error("{process}: {what} did not happen within {limit:?}. Its last words:\n{tail}")]

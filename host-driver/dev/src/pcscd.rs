@@ -97,7 +97,7 @@ impl Pcscd {
             log: self.log.clone(),
             talks: false,
         })?;
-        watch.until_listening(&self.socket, &mut process)?;
+        watch.until_listening(&self.socket, &mut process).map_err(namespace_forbidden)?;
         self.process = Some(process);
         Ok(())
     }
@@ -122,6 +122,18 @@ impl Pcscd {
     pub fn process(&mut self) -> Option<&mut Process> {
         self.process.as_mut()
     }
+}
+
+/// Tells a pcscd that ended from a namespace that was never made.
+fn namespace_forbidden(error: DevError) -> DevError {
+    let last = match &error {
+        DevError::ChildEnded { tail, .. } => tail.lines().last().unwrap_or_default(),
+        _ => "",
+    };
+    if last.starts_with("unshare:") || last.starts_with("mount:") {
+        return DevError::NamespaceForbidden { reason: last.to_owned() };
+    }
+    error
 }
 
 /// The file that makes pcscd load our driver. Spec: reader.conf(5).
