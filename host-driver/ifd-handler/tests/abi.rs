@@ -508,6 +508,7 @@ fn a_panic_never_crosses_into_c_and_breaks_nothing() {
     shared(0x0109_0000).set(|state| state.panics = true);
     // SAFETY: the function takes a number.
     assert_eq!(unsafe { IFDHCloseChannel(0x0109_0000) }, 613);
+    // SAFETY: the function takes a number.
     assert_eq!(unsafe { IFDHICCPresence(0x0109_0000) }, 612, "closed all the same");
 }
 

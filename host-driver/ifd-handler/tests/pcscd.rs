@@ -2,7 +2,7 @@
 //!
 //! The pcscd is private: it runs in a mount namespace of its own, so that it neither meets nor disturbs the machine's own.
 //! Reported as ignored, with the reason, where there is no pcscd or no right to make a namespace.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::ffi::{CStr, CString};
 use std::io::{Read, Write};
