@@ -55,7 +55,7 @@ async fn begin(
     let now = hub.clock.now();
     let offer = match method {
         PairMethod::Qr => Offer::new(&hub.public_key(), &hub.name, &SystemEntropy, &hub.attempts, now),
-        PairMethod::Compare => Offer::compare(&hub.attempts, now).map_err(OfferError::from),
+        PairMethod::Compare => Offer::compare(&hub.attempts, now),
     };
     let offer = offer.map_err(|error| match error {
         OfferError::TooManyTries(tries) => too_many(tries.until.saturating_since(now)),

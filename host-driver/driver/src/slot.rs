@@ -1,5 +1,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ifd_handler::part10::{self, Feature, Property};
 use ifd_handler::{
     Atr, ControlCode, Device, Error, Insertion, Lun, Notifier, PowerAction, Presence, Reader, ResponseBuffer, Waiter,
 };
@@ -7,6 +8,12 @@ use pocketcard_ipc::driver::DeviceName;
 
 use crate::command::CommandLine;
 use crate::events::{self, Events, Woke};
+
+/// Our control code for the reader's properties.
+const TLV_PROPERTIES: ControlCode = part10::control_code(0x12);
+
+/// Most data of one command or response: what an extended APDU can carry.
+const MAX_DATA: u32 = 65_536;
 
 /// One slot of the reader: a phone that may or may not be there.
 #[derive(Debug)]
@@ -92,8 +99,15 @@ impl Reader for PhoneSlot {
     }
 
     fn control(&self, code: ControlCode, input: &[u8], output: &mut ResponseBuffer<'_>) -> Result<(), Error> {
-        let _ = (code, input, output);
-        Err(Error::NotSupported)
+        // Neither takes input. The properties tell OpenSC that extended APDUs pass: without them it cuts everything.
+        let _ = input;
+        match code {
+            part10::GET_FEATURE_REQUEST | part10::GET_FEATURE_REQUEST_WINDOWS => {
+                part10::write_features(&[(Feature::GET_TLV_PROPERTIES, TLV_PROPERTIES)], output)
+            }
+            TLV_PROPERTIES => part10::write_properties(&[Property::MaxApduDataSize(MAX_DATA)], output),
+            _ => Err(Error::NotSupported),
+        }
     }
 
     fn close(&self) {

@@ -672,7 +672,8 @@ mod tests {
 
     #[test]
     fn a_phone_that_breaks_the_protocol_loses_its_link_and_its_card() {
-        let breaches: [(fn(&mut Bench), FrontError); 7] = [
+        type Breach = fn(&mut Bench);
+        let breaches: [(Breach, FrontError); 7] = [
             (|bench| bench.respond(7, (9, 1), &[0x90, 0]), FrontError::UnknownRequest),
             (|bench| bench.respond(6, (1, 1), &[0x90, 0]), FrontError::OutOfOrder),
             (

@@ -7,7 +7,7 @@
 //! Pure: no clock, no socket, no randomness. `handle_*` takes an event and the time, [`Front::poll_output`] gives what
 //! is to be done, [`Front::poll_timeout`] says when [`Front::handle_timeout`] is due.
 //!
-//! Spec: SPEC.md section 7 (messages, sessions, request ids and epochs)
+//! Spec: SPEC.md sections 7 (messages) and 9 (sessions, request ids, epochs)
 #![forbid(unsafe_code)]
 
 mod card_state;
