@@ -336,7 +336,8 @@ fn wrong_commands_are_refused_without_being_repeated() {
 
 /// Exit code and standard error of a phone that must not start.
 fn refused(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_virtual-phone")).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_virtual-phone")).args(arguments).stdin(Stdio::null()).output().unwrap();
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
 }
@@ -431,4 +432,34 @@ fn certificates_of_test_cards_are_what_openssl_expects() {
         check_certificate(&mut host, session, 3, 0x0B, &[key, management]);
         check_certificate(&mut host, session, 4, 0x01, &[key, signature, "CA:FALSE"]);
     }
+}
+
+#[test]
+fn a_probe_stops_the_phone_exactly_where_it_says() {
+    let folder = folder();
+    let log = folder.path().join("probes");
+    let log_text = log.display().to_string();
+    let card = ["--test-card", "empty", "--auto-approve", "--probe-log-for-testing-only", &log_text];
+    let stop = [card.as_slice(), &["--probe-stop-for-testing-only", "verify-after-commit:2"]].concat();
+    let wrong_pin = [0x00, 0x20, 0x00, 0x80, 8, b'9', b'9', b'9', b'9', b'9', b'9', 0xFF, 0xFF];
+    let status = [0x00, 0x20, 0x00, 0x80];
+
+    let mut phone = Phone::start(folder.path(), &stop);
+    let pair = pair(&mut phone);
+    let mut host = Host::connect(&phone.socket, &pair);
+    let session = host.open();
+    assert_eq!(host.transmit(session, 1, &wrong_pin), [0x63, 0xC2]);
+    host.send(Transmit { session, request_id: 2, epoch: 1, command: wrong_pin.to_vec() });
+    assert_eq!(phone.event("probe")["point"], "verify-after-commit");
+    phone.kill();
+    let passed = std::fs::read_to_string(&log).unwrap();
+    assert!(passed.ends_with("verify-received 2\nverify-before-commit 2\nverify-after-commit 2\n"), "{passed}");
+
+    // The try was spent before the phone died, although nothing was compared.
+    let mut phone = Phone::start(folder.path(), &card);
+    let mut host = Host::connect(&phone.socket, &pair);
+    let session = host.open();
+    assert_eq!(host.transmit(session, 1, &status), [0x63, 0xC1]);
+    phone.send(&json!({ "command": "quit" }));
+    assert!(phone.child.wait().unwrap().success());
 }

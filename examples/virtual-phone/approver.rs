@@ -16,9 +16,15 @@ impl Approver for AutoApprove {
 
 /// What the owner is asked, for whoever shows it.
 pub(crate) enum Question {
-    Asked { id: u64, request: ApprovalRequest, answer: Sender<ApprovalDecision> },
+    Asked {
+        id: u64,
+        request: ApprovalRequest,
+        answer: Sender<ApprovalDecision>,
+    },
     /// The request was cancelled; the question must go away.
-    Gone { id: u64 },
+    Gone {
+        id: u64,
+    },
 }
 
 /// Asks whoever reads the questions.

@@ -17,7 +17,9 @@ pub(crate) enum DeviceKeyError {
     Io(#[from] io::Error),
     #[error("the file {FILE_NAME} is not a device key; restore it, or begin anew with another --state folder")]
     Length,
-    #[error("the folder holds a phone, but its {FILE_NAME} is missing; restore it, or begin anew with another --state folder")]
+    #[error(
+        "the folder holds a phone, but its {FILE_NAME} is missing; restore it, or begin anew with another --state folder"
+    )]
     Missing,
     #[error(transparent)]
     Entropy(#[from] EntropyError),
@@ -27,7 +29,11 @@ pub(crate) enum DeviceKeyError {
 ///
 /// It lies beside what it seals: this keeps the secrets out of backups that leave `device.key` out, and nothing more. A phone has
 /// a chip for it.
-pub(crate) fn load(folder: &Path, fresh: bool, entropy: &dyn Entropy) -> Result<Zeroizing<[u8; LENGTH]>, DeviceKeyError> {
+pub(crate) fn load(
+    folder: &Path,
+    fresh: bool,
+    entropy: &dyn Entropy,
+) -> Result<Zeroizing<[u8; LENGTH]>, DeviceKeyError> {
     let path = folder.join(FILE_NAME);
     let mut key = Zeroizing::new([0; LENGTH]);
     match File::open(&path) {

@@ -4,7 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use pocketcard_phone::{
     ApprovalRequest, HostId,
-    card::{CardEvent, Caller},
+    card::{Caller, CardEvent},
     runtime::{HostInfo, PairingFailure, PhoneEvent},
 };
 use serde_json::{Value, json};
@@ -60,6 +60,7 @@ pub(crate) fn purpose(request: &ApprovalRequest) -> &'static str {
         ApprovalPurpose::Sign => "sign",
         ApprovalPurpose::Decrypt => "decrypt",
         ApprovalPurpose::Agree => "agree",
+        ApprovalPurpose::Administer => "administer",
         _ => "other",
     }
 }

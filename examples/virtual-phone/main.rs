@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
-    if !arguments.script && !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
+    if !(arguments.script || std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
         return Err(SetupError::NoTerminal);
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(SetupError::Runtime)?;
@@ -88,7 +88,11 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
 }
 
 /// Writes what happens to standard output and the log.
-async fn report(events: async_channel::Receiver<pocketcard_phone::runtime::PhoneEvent>, output: Output, no_apdu_events: bool) {
+async fn report(
+    events: async_channel::Receiver<pocketcard_phone::runtime::PhoneEvent>,
+    output: Output,
+    no_apdu_events: bool,
+) {
     if output.is_silent() {
         return;
     }

@@ -57,7 +57,12 @@ pub(crate) async fn run(phone: &Phone, output: &Output, questions: Receiver<Ques
     }
 }
 
-async fn perform(request: Request, phone: &Phone, output: &Output, answers: &mut HashMap<u64, Sender<ApprovalDecision>>) {
+async fn perform(
+    request: Request,
+    phone: &Phone,
+    output: &Output,
+    answers: &mut HashMap<u64, Sender<ApprovalDecision>>,
+) {
     let failure: Option<String> = match request {
         Request::Scan { qr } => match phone.scan(&qr).await {
             Ok(host) => {

@@ -26,6 +26,6 @@ pub use entropy::SystemEntropy;
 
 pub use traits::{
     ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, Batch, BatchEntry, Clock, Entropy, EntropyError,
-    HostId, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError, PublicKeyData, SealingError, SealingKey, StateStore,
-    StoreError,
+    HostId, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError, PublicKeyData, SealingError, SealingKey, StateEntry,
+    StateStore, StoreError,
 };

@@ -125,13 +125,16 @@ pub enum StoreError {
     Failed,
 }
 
+/// The name of an entry, and its value.
+pub type StateEntry = (String, Zeroizing<Vec<u8>>);
+
 /// Durable state. Namespaces: `piv/` belongs to the card, `host/` and `identity/` to the runtime, `key/` to the software key store.
 pub trait StateStore: Send + Sync {
     /// Every entry.
     ///
     /// # Errors
     /// [`StoreError`] if the entries cannot be read; the phone then does not start.
-    fn load(&self) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>, StoreError>;
+    fn load(&self) -> Result<Vec<StateEntry>, StoreError>;
 
     /// Makes all changes of `batch` durable, together: after a crash either all of them are there or none. Returns only when
     /// they would survive a loss of power.

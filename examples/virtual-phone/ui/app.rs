@@ -90,6 +90,7 @@ impl App {
                     "sign" => format!("sign with key {:02X}", request.key),
                     "decrypt" => format!("decrypt with key {:02X}", request.key),
                     "agree" => format!("agree on a secret with key {:02X}", request.key),
+                    "administer" => format!("change the card (key {:02X})", request.key),
                     other => format!("{other} key {:02X}", request.key),
                 };
                 self.prompts.push_back(Prompt::Approval { id, host: request.host_name, text, answer });

@@ -10,7 +10,8 @@ use ratatui::{
 
 use super::app::{App, Prompt, Tone};
 
-const HELP: &str = "p pair by QR text   c pair by digits alone   x stop pairing   l lock or unlock   up/down F forget host   q quit";
+const HELP: &str =
+    "p pair by QR text   c pair by digits alone   x stop pairing   l lock or unlock   up/down F forget host   q quit";
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
     let hosts = u16::try_from(app.hosts.len().clamp(1, 6)).unwrap_or(6);
@@ -56,7 +57,8 @@ fn host_widget(app: &App) -> List<'_> {
     } else {
         let item = |(index, info): (usize, &pocketcard_phone::runtime::HostInfo)| {
             let mark = if info.connected { "●" } else { "○" };
-            let style = if index == app.selected { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
+            let style =
+                if index == app.selected { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
             ListItem::new(format!("{mark} {}", info.name)).style(style)
         };
         app.hosts.iter().enumerate().map(item).collect()

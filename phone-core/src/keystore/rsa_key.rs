@@ -32,7 +32,7 @@ pub(super) fn private_operation(
     }
     let key = PrivateKey::from_pkcs1_der(secret).map_err(|_| KeyStoreError::Unusable)?;
     let number = BoxedUint::from_be_slice(input, MODULUS_BITS).map_err(|_| KeyStoreError::InvalidInput)?;
-    if &number >= key.n().as_ref() {
+    if number >= *key.n().as_ref() {
         return Err(KeyStoreError::InvalidInput);
     }
     let result =

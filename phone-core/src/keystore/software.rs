@@ -314,7 +314,7 @@ mod tests {
         let store = MemoryStore::new();
         let keys = open(&store, 1);
         let (key, _) = block_on(keys.generate(KeyAlgorithm::EccP256)).unwrap();
-        assert_eq!(block_on(keys.handles()).unwrap(), [key.clone()]);
+        assert_eq!(block_on(keys.handles()).unwrap(), std::slice::from_ref(&key));
         let wrong = block_on(keys.sign(&key, KeyAlgorithm::EccP384, &[1; 48]));
         assert_eq!(wrong, Err(KeyStoreError::UnsupportedAlgorithm));
         block_on(keys.delete(&key)).unwrap();

@@ -8,6 +8,7 @@ use std::{
 
 use pocketcard_protocol::{
     channel::PublicKey,
+    link::PairLookup,
     pairing::{PairKeys, UNCONFIRMED_PAIR_LIFETIME},
     time::Timestamp,
 };
@@ -90,7 +91,7 @@ impl Hosts {
     }
 
     /// Finds the keys of a pair, for the links.
-    pub(super) fn lookup(&self) -> Arc<dyn Fn(&PublicKey) -> Option<PairKeys> + Send + Sync> {
+    pub(super) fn lookup(&self) -> PairLookup {
         let keys = Arc::clone(&self.keys);
         Arc::new(move |peer| {
             let keys = keys.read().unwrap_or_else(PoisonError::into_inner);

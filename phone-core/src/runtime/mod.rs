@@ -12,7 +12,7 @@ mod mailbox;
 mod owner;
 mod pairing;
 mod run;
-#[cfg(all(test, feature = "software-keys"))]
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

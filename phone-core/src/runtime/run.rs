@@ -15,8 +15,7 @@ use async_channel::{Receiver, Sender};
 use futures_lite::Stream;
 use pocketcard_protocol::{
     apdu::Response,
-    link::{CloseReason, Event, PairingMode, Violation},
-    messages,
+    link::{CloseReason, Event, PairingMode},
     time::Timestamp,
 };
 
@@ -210,7 +209,7 @@ impl Runtime {
             }
             Output::Close { link, reason } => {
                 if let Some(entry) = self.links.get_mut(&link) {
-                    entry.link.close(close_reason(reason), now);
+                    entry.link.close(reason.into(), now);
                     self.touched.push(link);
                 }
             }
@@ -325,19 +324,6 @@ impl Runtime {
         if let Some(reply) = self.stopping.take() {
             reply.try_send(()).ok();
         }
-    }
-}
-
-/// What the link says to the host when the card closes it.
-const fn close_reason(reason: messages::CloseReason) -> CloseReason {
-    match reason {
-        messages::CloseReason::Done => CloseReason::Done,
-        messages::CloseReason::Protocol => CloseReason::Protocol(Violation::OutOfPlace),
-        messages::CloseReason::Revoked => CloseReason::Revoked,
-        messages::CloseReason::Rejected => CloseReason::Declined,
-        messages::CloseReason::Expired => CloseReason::Expired,
-        messages::CloseReason::Replaced => CloseReason::Replaced,
-        messages::CloseReason::Unspecified | messages::CloseReason::Failed => CloseReason::Failed,
     }
 }
 

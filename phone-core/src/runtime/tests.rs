@@ -1,5 +1,6 @@
 //! The runtime against hosts built from the protocol's own links, with a clock that stands still and no executor: the phone's future
 //! is polled by hand.
+#![cfg(feature = "software-keys")]
 
 use std::{
     collections::VecDeque,
@@ -27,7 +28,7 @@ use crate::{
     keystore::{AesSealingKey, SoftwareKeyStore},
     store::MemoryStore,
     test_support::{FixedApprover, ManualClock},
-    traits::{ApprovalDecision, HostId},
+    traits::{ApprovalDecision, HostId, KeyAlgorithm, KeyStoreError, PublicKeyData},
 };
 
 /// What both ends of a transport in memory see.
@@ -64,8 +65,50 @@ struct World {
 
 use std::pin::Pin;
 
+/// A key store whose generations end when the test says so.
+struct SlowKeys {
+    gate: Receiver<()>,
+    deleted: async_channel::Sender<KeyHandle>,
+}
+
+#[async_trait::async_trait]
+impl KeyStore for SlowKeys {
+    fn algorithms(&self) -> Vec<KeyAlgorithm> {
+        vec![KeyAlgorithm::EccP256]
+    }
+
+    async fn generate(&self, _algorithm: KeyAlgorithm) -> Result<(KeyHandle, PublicKeyData), KeyStoreError> {
+        self.gate.recv().await.map_err(|_| KeyStoreError::Failed)?;
+        Ok((KeyHandle::new(vec![9]), PublicKeyData::Ecc { point: vec![4; 65] }))
+    }
+
+    async fn sign(&self, _: &KeyHandle, _: KeyAlgorithm, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+        Err(KeyStoreError::UnknownKey)
+    }
+
+    async fn decrypt(&self, _: &KeyHandle, _: KeyAlgorithm, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+        Err(KeyStoreError::UnknownKey)
+    }
+
+    async fn agree(&self, _: &KeyHandle, _: KeyAlgorithm, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+        Err(KeyStoreError::UnknownKey)
+    }
+
+    async fn delete(&self, key: &KeyHandle) -> Result<(), KeyStoreError> {
+        self.deleted.try_send(key.clone()).map_err(|_| KeyStoreError::Failed)
+    }
+
+    async fn handles(&self) -> Result<Vec<KeyHandle>, KeyStoreError> {
+        Ok(vec![KeyHandle::new(vec![7])])
+    }
+}
+
 impl World {
     fn new(store: &MemoryStore) -> Self {
+        Self::with_keys(store, None)
+    }
+
+    fn with_keys(store: &MemoryStore, keys: Option<Arc<dyn KeyStore>>) -> Self {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let sealing: Arc<dyn SealingKey> = Arc::new(AesSealingKey::new(&[1; 32], Arc::clone(&entropy)));
         let state: Arc<dyn StateStore> = Arc::new(store.clone());
@@ -73,7 +116,7 @@ impl World {
         let keystore = SoftwareKeyStore::open(Arc::clone(&state), Arc::clone(&sealing), Arc::clone(&entropy)).unwrap();
         let parts = Parts {
             store: state,
-            keystore: Arc::new(keystore),
+            keystore: keys.unwrap_or_else(|| Arc::new(keystore)),
             sealing,
             approver: Arc::new(FixedApprover(ApprovalDecision::Approved)),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -220,7 +263,8 @@ fn pair_halfway(world: &mut World, identity: u8) -> (Host, PairKeys) {
         Event::PairingDigits { digits, .. } => Some(digits.to_string()),
         _ => None,
     });
-    let PhoneEvent::PairingDigits { digits, .. } = world.event(|event| matches!(event, PhoneEvent::PairingDigits { .. }))
+    let PhoneEvent::PairingDigits { digits, .. } =
+        world.event(|event| matches!(event, PhoneEvent::PairingDigits { .. }))
     else {
         unreachable!()
     };
@@ -486,4 +530,25 @@ fn messages_without_a_session_close_only_their_link() {
     good.send(&mut world, Transmit { session, request_id: 1, epoch: 1, command: SELECT.to_vec() });
     assert!(good.closed().is_none());
     assert!(bad.link.send(&Ping { id: 1 }.into(), world.now()).is_err());
+}
+
+#[test]
+fn a_key_that_is_ready_too_late_is_destroyed_and_orphans_are_swept() {
+    let (open_gate, gate) = async_channel::bounded(1);
+    let (deleted, destroyed) = async_channel::unbounded();
+    let store = MemoryStore::new();
+    let mut world = World::with_keys(&store, Some(Arc::new(SlowKeys { gate, deleted })));
+    assert_eq!(destroyed.try_recv().unwrap(), KeyHandle::new(vec![7]), "no state names this key");
+
+    let phone = world.phone.clone();
+    let generate = Command::parse(&[0x00, 0x47, 0x00, 0x9A, 5, 0xAC, 3, 0x80, 1, 0x11]).unwrap();
+    let mut answer = Box::pin(phone.local_transmit(generate));
+    assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    world.run();
+    phone.local_reset();
+    world.run();
+    open_gate.try_send(()).unwrap();
+    world.run();
+    assert_eq!(destroyed.try_recv().unwrap(), KeyHandle::new(vec![9]));
+    assert!(!world.ask(answer).unwrap().status().is_success());
 }
