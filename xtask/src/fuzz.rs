@@ -1,7 +1,6 @@
 //! Runs the fuzz targets, each for a while.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::Problem;
 use crate::problem::Context;
@@ -19,8 +18,26 @@ pub(crate) struct Coverage {
     pub(crate) runs: u64,
 }
 
-/// Builds the targets, then runs each for `time`, one step a target.
-pub(crate) fn run(steps: &mut Steps, time: Duration) -> Result<(), Problem> {
+/// How long, and which.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Seconds for each target.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub(crate) seconds: u64,
+    /// Only these targets; all unless given.
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+}
+
+impl Arguments {
+    /// Every target for so many seconds.
+    pub(crate) fn all(seconds: u64) -> Self {
+        Self { seconds, targets: Vec::new() }
+    }
+}
+
+/// Builds the targets, then runs each for a while, one step a target.
+pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Problem> {
     if !root().join("fuzz/Cargo.toml").is_file() {
         return steps.step("Fuzz targets", || Ok(Outcome::Skipped("there are none".to_owned())));
     }
@@ -37,12 +54,12 @@ pub(crate) fn run(steps: &mut Steps, time: Duration) -> Result<(), Problem> {
         let list = output(&mut nightly(&["fuzz", "list"]))?;
         Ok(list.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>())
     })?;
-    for target in targets {
+    for target in targets.into_iter().filter(|name| arguments.targets.is_empty() || arguments.targets.contains(name)) {
         let mut coverage = Coverage::default();
-        let _ = steps.step(format!("Fuzz {target} for {} s", time.as_secs()), || {
-            let limit = format!("-max_total_time={}", time.as_secs());
+        let _ = steps.step(format!("Fuzz {target} for {} s", arguments.seconds), || {
+            let limit = format!("-max_total_time={}", arguments.seconds);
             let mut fuzz = nightly(&["fuzz", "run", &target]);
-            fuzz.args(corpora(&target)?).args(["--", &limit, "-print_final_stats=1"]);
+            fuzz.args(corpora(&target)?).args(["--", &limit, "-print_final_stats=1", "-timeout=20"]);
             let code = watch(&mut fuzz, |line| see(line, &mut coverage))?;
             if code == 0 { Ok(Outcome::Done) } else { Err(Problem::Failed(format!("fuzz target {target}"))) }
         });

@@ -43,6 +43,8 @@ enum Task {
     Models(models::Arguments),
     /// Measure the reader beside Debian's vpcd.
     Bench(bench::Arguments),
+    /// Run every fuzz target for a while.
+    Fuzz(fuzz::Arguments),
     /// The full counts: every kill test, ten minutes of each fuzz target. Takes hours.
     Soak(soak::Arguments),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(&mut steps),
         Task::Models(arguments) => models::run(&mut steps, &arguments),
         Task::Bench(arguments) => bench::run(&mut steps, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&mut steps, &arguments).and_then(|()| steps.all_good()),
         Task::Soak(arguments) => soak::run(&mut steps, &arguments),
     };
     steps.finish(result)

@@ -1,7 +1,5 @@
 //! `cargo xtask soak`: the full counts. Its output is the report.
 
-use std::time::Duration;
-
 use crate::steps::Steps;
 use crate::{Problem, fuzz, test};
 
@@ -20,7 +18,7 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
     // The tests look for this variable and use their full counts: 500 kills in VERIFY, 200 at random moments.
     let _ = test::suites(steps, &[("POCKETCARD_SOAK", "1")]);
     if !arguments.no_fuzz {
-        let _ = fuzz::run(steps, Duration::from_secs(60 * arguments.fuzz_minutes));
+        let _ = fuzz::run(steps, &fuzz::Arguments::all(60 * arguments.fuzz_minutes));
     }
     steps.all_good()
 }
