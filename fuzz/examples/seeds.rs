@@ -1,0 +1,228 @@
+//! Writes `seeds/`: small inputs that reach the middle of each target. `cargo run --example seeds`.
+
+use std::fs;
+use std::path::Path;
+
+use pocketcard_ipc::control;
+use pocketcard_ipc::driver::{PowerAction, Presence, Reply, Request, Role, Verdict};
+use pocketcard_protocol::Timestamp;
+use pocketcard_protocol::apdu::Command;
+use pocketcard_protocol::messages::{CardState, Envelope, Open, Opened, Ping, Response, SecurityState, Transmit};
+use prost::Message as _;
+
+fn main() {
+    fragment();
+    stream();
+    envelope();
+    apdu();
+    tlv();
+    qr_text();
+    driver_messages();
+    control_messages();
+    link();
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    fs::create_dir_all(&folder).expect("a folder for the seeds");
+    fs::write(folder.join(name), bytes).expect("a seed");
+}
+
+/// Bytes behind their length in one byte.
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [&[u8::try_from(bytes.len()).expect("a short piece")], bytes].concat()
+}
+
+fn fragment() {
+    let hostile = |fragments: &[&[u8]]| {
+        let mut seed = vec![0, 0, 100];
+        for fragment in fragments {
+            seed.extend_from_slice(&[1, 0]);
+            seed.extend_from_slice(&chunk(fragment));
+        }
+        seed
+    };
+    write("fragment", "whole", &hostile(&[&[3, 0, 0, 0, 0, 0, 0, 2, 9, 9], &[3, 1, 0, 0, 0, 0, 0, 1, 9]]));
+    write("fragment", "two_early", &hostile(&[&[2, 0, 0, 2, 9], &[0, 0, 0, 1, 9], &[1, 0, 0, 0, 0, 0, 0, 3, 9]]));
+    write("fragment", "twice", &hostile(&[&[1, 0, 0, 0, 0, 0, 0, 3, 9], &[1, 0, 0, 0, 0, 0, 0, 3, 9]]));
+    write(
+        "fragment",
+        "mixed_up",
+        &[1, 0, 20, 0, 100, 0, 2, 0, 1, 3, 0, 4, 3, 5, 1, 4, 2, 0, 0, 50, 2, 0, 244, 4, 7, 5, 0],
+    );
+}
+
+fn stream() {
+    write("stream", "two", &[0, 100, 2, 3, 7, 0, 0, 0, 2, 8, 9, 0, 0, 0, 1, 7]);
+    write("stream", "cut", &[0, 100, 1, 0, 0, 0, 0, 9, 8, 9]);
+    write("stream", "too_long", &[0, 1, 0, 0, 0, 0, 2, 8, 9]);
+}
+
+fn envelope() {
+    let messages: [(&str, Envelope); 6] = [
+        ("open", Open { resume_token: vec![7; 32], epoch: 3, software: "host 1\u{202E}".into() }.into()),
+        (
+            "opened",
+            Opened {
+                session: 1,
+                token: vec![9; 32],
+                resumed: true,
+                last_request_id: 4,
+                card_state: Some(CardState { present: true, atr: vec![0x3B], card_name: "a".into(), serial: 1 }),
+                security_state: Some(SecurityState { version: 2, pin_verified: true, pin_tries_left: 3 }),
+                software: "phone".into(),
+            }
+            .into(),
+        ),
+        ("transmit", Transmit { session: 1, request_id: 2, epoch: 3, command: vec![0, 0xA4, 4, 0] }.into()),
+        (
+            "response",
+            Response {
+                session: 1,
+                request_id: 2,
+                epoch: 3,
+                response: vec![0x90, 0],
+                security_version: 1,
+                snapshot_digest: vec![1; 32],
+            }
+            .into(),
+        ),
+        ("ping", Ping { id: 7 }.into()),
+        ("empty", Envelope { body: None }),
+    ];
+    for (name, message) in messages {
+        write("envelope", name, &message.encode_to_vec());
+    }
+}
+
+fn apdu() {
+    let select = Command::new(0, 0xA4, 4, 0, &[0xA0, 0, 0, 3, 8], None).expect("an APDU").to_bytes();
+    let get = |le| Command::new(0, 0xCB, 0x3F, 0xFF, &[0x5C, 1, 0x7E], le).expect("an APDU").to_bytes();
+    let piece = |raw: &[u8], response: &[u8]| [&[0], &chunk(raw)[..], response].concat();
+    let get_response: &[u8] = &[0, 0xC0, 0, 0, 0];
+    write("apdu", "select", &piece(&select, &[1, 0, 0x90, 0]));
+    let windows = [piece(&get(Some(8)), &[2, 0, 0x90, 0]), piece(get_response, &[]), piece(get_response, &[])];
+    write("apdu", "windows", &windows.concat());
+    let chain = [
+        piece(&[0x10, 0x87, 7, 0x9A, 2, 1, 2, 0], &[]),
+        piece(&[0x10, 0x87, 7, 0x9A, 1, 3], &[]),
+        piece(&[0, 0x87, 7, 0x9A, 1, 4, 0], &[0, 4, 0x69, 0x82]),
+    ];
+    write("apdu", "chain", &chain.concat());
+    write("apdu", "dropped_chain", &[&chain[0][..], &piece(&[0, 0x20, 0, 0x80], &[0, 0, 0x63, 0xC3])].concat());
+    let long = [&[0xFE], &chunk(&[0x10, 0xDB, 0x3F, 0xFF])[..], &[0xFF, 0xF0]].concat();
+    write("apdu", "too_long_chain", &[&long[..], &long].concat());
+    write("apdu", "reset", &[&windows[0][..], &[0xFF], &windows[1]].concat());
+    write("apdu", "extended", &piece(&[0, 0xCB, 0x3F, 0xFF, 0, 0, 1, 9, 0, 0], &[9, 0, 0x90, 0]));
+}
+
+fn tlv() {
+    write("tlv", "nested", &[0x7C, 8, 0x82, 0, 0x81, 4, 1, 2, 3, 4]);
+    write("tlv", "long_tags", &[0x5C, 3, 0x5F, 0xC1, 5, 0x7F, 0x49, 0x82, 0, 2, 0x86, 0, 0x5F, 0xC1, 2, 0x83, 0, 0, 0]);
+    write("tlv", "cut", &[0x53, 0x81, 0x80, 1, 2, 3]);
+}
+
+fn qr_text() {
+    use pocketcard_protocol::channel::StaticSecret;
+    use pocketcard_protocol::pairing::{Attempts, Offer};
+    use pocketcard_protocol::test_support::TestEntropy;
+
+    let entropy = TestEntropy::new(1);
+    let host = StaticSecret::generate(&entropy).expect("test entropy").public();
+    let offer = Offer::new(&host, "desk", &entropy, &Attempts::new(), Timestamp::ZERO).expect("an offer");
+    let text = offer.qr_text().expect("a code");
+    write("qr_text", "good", &[b"\0", text.as_bytes()].concat());
+    write("qr_text", "other", b"\0https://example.org/");
+    write("qr_text", "changed", &[1, 0, 1, 4, b'd', b'e', b's', b'k', 20, b'7', 30, 0x85, 40, 0xA5]);
+    write("qr_text", "spaced", &[1, 0, 1, 4, b'd', b'e', b's', b'k', 30, 0x85, 40, 0xA5]);
+}
+
+fn driver_messages() {
+    let apdu: &[u8] = &[0, 0xA4, 4, 0];
+    let requests = [
+        ("hello", Request::hello(Role::Events, 1)),
+        ("power", Request::Power { action: PowerAction::Reset, generation: 7 }),
+        ("transmit", Request::Transmit { apdu }),
+        ("control", Request::Control { code: 0x4200_0D48, input: &[] }),
+    ];
+    let mut stream = vec![1, 2, 3, 40];
+    let mut frame = Vec::new();
+    for (name, request) in requests {
+        request.encode(&mut frame).expect("a frame");
+        write("driver_messages", name, &[&[0], &frame[4..]].concat());
+        stream.extend_from_slice(&frame);
+    }
+    let replies = [
+        ("welcome", Reply::Hello { version: pocketcard_ipc::VERSION, verdict: Verdict::Accepted }),
+        ("response", Reply::Response { apdu: &[0x90, 0] }),
+        ("presence", Reply::Presence(Presence { present: true, generation: 1, atr: &[0x3B, 0] })),
+    ];
+    for (name, reply) in replies {
+        reply.encode(&mut frame).expect("a frame");
+        write("driver_messages", name, &[&[0], &frame[4..]].concat());
+        stream.extend_from_slice(&frame);
+    }
+    write("driver_messages", "stream", &stream);
+    write("driver_messages", "device_name", b"\x02/run/pocketcard/driver.sock:4:dev");
+}
+
+fn control_messages() {
+    use control::Request as R;
+    let address = "unix:/run/phone.sock".parse().expect("an address");
+    let requests = [
+        R::Hello { version: pocketcard_ipc::VERSION, software: "pocketcard 1".into() },
+        R::PairStart { connect: Some(address), method: control::PairMethod::Compare, slot: Some(1) },
+        R::PairConfirm { agree: true },
+        R::Rename { phone: "ab".into(), name: "Pixel \u{1F4F1}".into() },
+    ];
+    let mut all = vec![0, 2, 1, 200];
+    for request in &requests {
+        all.extend_from_slice(&control::encode(request).expect("a line"));
+    }
+    write("control_messages", "requests", &all);
+    let replies = [
+        control::Reply::Done {},
+        control::Reply::PairDigits { digits: "042137".into(), phone_name: "Pixel".into() },
+        control::Reply::Event(control::Event::CardPresent { slot: 0 }),
+    ];
+    let mut all = vec![1, 1, 90];
+    for reply in &replies {
+        all.extend_from_slice(&control::encode(reply).expect("a line"));
+    }
+    all.extend_from_slice(b"{\"reply\":\"event\",\"event\":\"from_the_future\"}\nnot json\n{\"reply\":\"done\"}\n");
+    write("control_messages", "replies", &all);
+    write("control_messages", "unix", b"\x02unix:/run/phone.sock");
+    write("control_messages", "tcp", b"\x02tcp:[::1]:7816");
+}
+
+/// Operations of `src/link.rs`, shifted past the bit that chooses the side.
+mod op {
+    pub const SETTLE: u8 = 0;
+    pub const ADVANCE: u8 = 1 << 1;
+    pub const FATE: u8 = 2 << 1;
+    pub const INJECT: u8 = 3 << 1;
+    pub const CONFIRM: u8 = 4 << 1;
+    pub const STORED: u8 = 6 << 1;
+    pub const CLOSE: u8 = 7 << 1;
+    pub const SEND: u8 = 12 << 1;
+    pub const PHONE: u8 = 1;
+}
+
+fn link() {
+    use op::*;
+    let open: &[u8] = &[SEND, 0, 1, 0, SETTLE];
+    let transmit: &[u8] = &[SEND, 1, 1, 1, 1, 0, SETTLE];
+    let response: &[u8] = &[SEND | PHONE, 1, 1, 5, 2, 0, SETTLE];
+    let connect: &[u8] = &[0, SETTLE];
+    write("link", "connect", &[connect, open, transmit, response, &[ADVANCE, 255, CLOSE, SETTLE]].concat());
+    write("link", "idle", &[connect, open, &[SEND | PHONE, 0, 1, 4, SETTLE], &[ADVANCE, 255].repeat(12)].concat());
+    write("link", "two_records", &[connect, &[SEND, 1, 1, 1, 0xFF, 0xFF, SETTLE][..]].concat());
+    write("link", "flipped_info", &[&[0, FATE, 3, 20, SETTLE], open].concat());
+    write("link", "replayed_record", &[connect, &[FATE, 2, 0], open, transmit].concat());
+    write("link", "reordered", &[connect, &[FATE, 5, 9], &open[..4], &transmit[..6], &[ADVANCE, 100]].concat());
+    write("link", "injected", &[connect, open, &[INJECT | PHONE, 3, 2, 9, 9, INJECT, 2, 3, 1]].concat());
+    let confirm: &[u8] = &[CONFIRM, CONFIRM | PHONE, SETTLE, STORED, STORED | PHONE, SETTLE];
+    write("link", "pair_compare", &[&[2, SETTLE], confirm].concat());
+    write("link", "pair_scanned", &[&[3, SETTLE], confirm].concat());
+    write("link", "pair_flipped", &[&[2, FATE, 0, 0, FATE, 3, 40, SETTLE], confirm].concat());
+}
