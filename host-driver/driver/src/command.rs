@@ -135,3 +135,99 @@ fn exchange<'a>(
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::fake_daemon::FakeDaemon;
+
+    const ATR: [u8; 3] = [0x3B, 0x80, 0x80];
+
+    fn transmit(line: &CommandLine) -> Result<Vec<u8>, Error> {
+        let mut memory = [MaybeUninit::new(0); 16];
+        let mut response = ResponseBuffer::new(&mut memory);
+        line.transmit(&[0, 0xA4, 4, 0], &mut response)?;
+        Ok(vec![0; response.len()])
+    }
+
+    #[test]
+    fn a_daemon_that_dies_in_the_middle_of_a_command_is_an_error_at_once() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.answer(&Reply::Powered { atr: &ATR });
+            connection.answer(&Reply::Response { apdu: &[0x90, 0] });
+            connection.request();
+        });
+        let line = CommandLine::new();
+        assert_eq!(transmit(&line), Err(Error::CardAbsent), "nothing was powered up");
+        assert_eq!(line.power(daemon.name(), 0, 1, PowerAction::Up).unwrap().as_bytes(), ATR);
+        assert_eq!(transmit(&line), Ok(vec![0; 2]));
+        let begin = Instant::now();
+        assert_eq!(transmit(&line), Err(Error::CardAbsent));
+        assert!(begin.elapsed() < Duration::from_secs(1));
+        assert_eq!(transmit(&line), Err(Error::CardAbsent), "a new connection needs a new power-up");
+        line.power_down();
+    }
+
+    #[test]
+    fn a_restarted_daemon_is_asked_again_for_power() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.answer(&Reply::Powered { atr: &ATR });
+            if connection.number == 0 {
+                return;
+            }
+            connection.request();
+        });
+        let line = CommandLine::new();
+        line.power(daemon.name(), 0, 1, PowerAction::Up).unwrap();
+        daemon.wait_closed(1);
+        line.power(daemon.name(), 0, 1, PowerAction::Reset).unwrap();
+    }
+
+    #[test]
+    fn close_ends_a_command_that_is_blocked() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.answer(&Reply::Powered { atr: &ATR });
+            connection.request();
+            // Says nothing until the driver goes.
+            connection.request();
+        });
+        let line = CommandLine::new();
+        line.power(daemon.name(), 0, 1, PowerAction::Up).unwrap();
+        std::thread::scope(|scope| {
+            let blocked = scope.spawn(|| transmit(&line));
+            daemon.wait_requests(3);
+            line.close();
+            assert_eq!(blocked.join().unwrap(), Err(Error::CardAbsent));
+        });
+        assert_eq!(line.power(daemon.name(), 0, 1, PowerAction::Up), Err(Error::CardAbsent), "closed is closed");
+    }
+
+    #[test]
+    fn failures_become_the_errors_that_pcscd_understands() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.answer(&Reply::Powered { atr: &ATR });
+            for failure in [Failure::TimedOut, Failure::NotPresent, Failure::BadRequest, Failure::Unsupported] {
+                connection.answer(&Reply::Failed { failure });
+            }
+            connection.answer(&Reply::Response { apdu: &[0; 17] });
+            connection.answer(&Reply::Powered { atr: &[] });
+            connection.answer(&Reply::Failed { failure: Failure::NotPresent });
+        });
+        let line = CommandLine::new();
+        line.power(daemon.name(), 0, 1, PowerAction::Up).unwrap();
+        for error in
+            [Error::TimedOut, Error::CardAbsent, Error::Communication, Error::Communication, Error::InsufficientBuffer]
+        {
+            assert_eq!(transmit(&line), Err(error));
+        }
+        line.power_down();
+        assert_eq!(line.power(daemon.name(), 0, 1, PowerAction::Up), Err(Error::CardAbsent));
+    }
+}

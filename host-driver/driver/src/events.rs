@@ -206,3 +206,106 @@ pub(crate) enum Woke {
     /// Return to pcscd.
     Over,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_daemon::FakeDaemon;
+
+    fn card(generation: u64) -> Reply<'static> {
+        Reply::Presence(driver::Presence { present: true, generation, atr: &[0x3B, 0x80] })
+    }
+
+    fn empty() -> Reply<'static> {
+        Reply::Presence(driver::Presence { present: false, generation: 0, atr: &[] })
+    }
+
+    /// Asks until the answer changes; the daemon's push has to travel.
+    fn until(events: &mut Events, name: &DeviceName, fits: impl Fn(Presence) -> bool) -> Presence {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let presence = events.presence(name, 0);
+            if fits(presence) {
+                return presence;
+            }
+            assert!(Instant::now() < deadline, "{presence:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_card_that_is_there_is_seen_at_the_first_look_and_every_change_after_it() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.push(&card(5));
+            connection.step();
+            connection.push(&empty());
+            connection.push(&card(6));
+            connection.request();
+        });
+        let mut events = Events::new();
+        assert_eq!(events.presence(daemon.name(), 0), Presence::Present(Insertion(1)));
+        assert_eq!(events.generation(Insertion(1)), Some(5));
+        daemon.go_on();
+        let next = until(&mut events, daemon.name(), |presence| presence != Presence::Present(Insertion(1)));
+        assert!(matches!(next, Presence::Absent | Presence::Present(Insertion(2))));
+        until(&mut events, daemon.name(), |presence| presence == Presence::Present(Insertion(2)));
+        assert_eq!((events.generation(Insertion(1)), events.generation(Insertion(2))), (None, Some(6)));
+    }
+
+    #[test]
+    fn the_same_number_from_a_restarted_daemon_is_another_card() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.push(&card(1));
+            if connection.number == 0 {
+                connection.step();
+                return;
+            }
+            connection.request();
+        });
+        let mut events = Events::new();
+        assert_eq!(events.presence(daemon.name(), 0), Presence::Present(Insertion(1)));
+        daemon.go_on();
+        until(&mut events, daemon.name(), |presence| presence == Presence::Present(Insertion(2)));
+    }
+
+    #[test]
+    fn trouble_is_named_once_and_leaves_the_slot_empty() {
+        let missing: DeviceName = "/nonexistent/driver:1:dev".parse().unwrap();
+        let mut events = Events::new();
+        assert_eq!(events.presence(&missing, 0), Presence::Absent);
+        assert!(events.pause() > Duration::ZERO, "the next attempt waits");
+        let newer = FakeDaemon::serve(|connection| {
+            connection.request();
+            connection.push(&Reply::Hello { version: 99, verdict: driver::Verdict::Version });
+        });
+        let mut events = Events::new();
+        assert_eq!(events.presence(newer.name(), 0), Presence::Absent);
+        assert!(events.reported.as_ref().unwrap().contains("update the driver"), "{:?}", events.reported);
+        let fewer = FakeDaemon::serve(|connection| {
+            connection.request();
+            let version = pocketcard_ipc::VERSION;
+            connection.push(&Reply::Hello { version, verdict: driver::Verdict::NoSuchSlot });
+        });
+        let mut events = Events::new();
+        assert_eq!(events.presence(fewer.name(), 3), Presence::Absent);
+        assert!(events.reported.as_ref().unwrap().contains("no slot 3"), "{:?}", events.reported);
+        events.close();
+        events.expect_daemon();
+        assert_eq!(events.presence(fewer.name(), 3), Presence::Absent);
+    }
+
+    #[test]
+    fn a_daemon_that_talks_nonsense_is_left() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.push(&card(1));
+            connection.push(&Reply::Powered { atr: &[] });
+            connection.request();
+        });
+        let mut events = Events::new();
+        until(&mut events, daemon.name(), |presence| presence == Presence::Absent);
+        assert!(events.socket().is_none());
+    }
+}

@@ -18,6 +18,9 @@ mod connection;
 mod events;
 mod slot;
 
+#[cfg(test)]
+mod fake_daemon;
+
 pub use slot::PhoneSlot;
 
 ifd_handler::export_ifd_handler!(PhoneSlot);
