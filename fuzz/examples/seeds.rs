@@ -20,6 +20,8 @@ fn main() {
     driver_messages();
     control_messages();
     link();
+    front();
+    card();
 }
 
 fn write(target: &str, name: &str, bytes: &[u8]) {
@@ -225,4 +227,60 @@ fn link() {
     write("link", "pair_compare", &[&[2, SETTLE], confirm].concat());
     write("link", "pair_scanned", &[&[3, SETTLE], confirm].concat());
     write("link", "pair_flipped", &[&[2, FATE, 0, 0, FATE, 3, 40, SETTLE], confirm].concat());
+}
+
+fn front() {
+    const UP: u8 = 0;
+    const DOWN: u8 = 1;
+    const POWER: u8 = 2;
+    const TRANSMIT: u8 = 4;
+    const ANSWER: u8 = 6;
+    const OPENED: u8 = 7;
+    let start: &[u8] = &[UP, OPENED, 1, 0, 0, 3, POWER, 0, 0];
+    let command = |raw: &[u8]| [&[TRANSMIT], &chunk(raw)[..]].concat();
+    let select = command(&[0, 0xA4, 4, 0, 5, 0xA0, 0, 0, 3, 8]);
+    let verify = command(b"\x00\x20\x00\x80\x08123456\xFF\xFF");
+    let get_response = command(&[0, 0xC0, 0, 0, 0]);
+    let reset: &[u8] = &[POWER, 2, 0];
+    write("front", "exchange", &[start, &select, &[ANSWER, 0, 60, 0]].concat());
+    write("front", "windows", &[start, &select, &[ANSWER, 2, 88, 0], &get_response, &get_response].concat());
+    write("front", "reset_while_waiting", &[start, &verify, reset, &[ANSWER, 0, 0, 0], &select].concat());
+    write("front", "lost_while_waiting", &[start, &verify, &[DOWN], start, &select, &[ANSWER, 0, 9, 0]].concat());
+    write("front", "timeout", &[start, &verify, &[10, 60], &select].concat());
+    write(
+        "front",
+        "chain",
+        &[start, &command(&[0x10, 0x87, 7, 0x9A, 1, 1]), &command(&[0, 0x87, 7, 0x9A, 1, 2])].concat(),
+    );
+    write("front", "two_commands", &[start, &select, &select, &[ANSWER, 0, 9, 0, 3]].concat());
+    write("front", "other_card", &[start, &[8, 0, 0, 9, POWER, 0, 0, 8, 0, 4, 0], &select].concat());
+    write("front", "unasked_answer", &[start, &[8, 3, 1, 5, 0]].concat());
+}
+
+fn card() {
+    const RESET: u8 = 0;
+    const RECONNECT: u8 = 1 << 1;
+    const LOCK: u8 = 2 << 1;
+    const STORE_FAILS: u8 = 4 << 1;
+    const RAW: u8 = 7 << 1;
+    const KNOWN: u8 = 10 << 1;
+    let known = |numbers: &[u8]| numbers.iter().flat_map(|number| [KNOWN, *number]).collect::<Vec<_>>();
+    write("card", "login", &known(&[0, 2, 10, 11, 12, 13]));
+    write("card", "always", &known(&[2, 11, 11, 2, 11, 10]));
+    write("card", "wrong_pin", &known(&[3, 10, 3, 3, 2, 8, 2, 10]));
+    write("card", "change_pin", &known(&[6, 10, 5, 2, 7, 12]));
+    write("card", "chained_sign", &known(&[2, 14, 15, 14, 16]));
+    write("card", "reset", &[known(&[2, 10]), vec![RESET], known(&[10, 4])].concat());
+    write(
+        "card",
+        "other_host",
+        &[known(&[2]), vec![KNOWN | 1, 10, KNOWN | 1, 2, KNOWN | 1, 10, RECONNECT, LOCK]].concat(),
+    );
+    write(
+        "card",
+        "store_fails",
+        &[vec![STORE_FAILS, 1], known(&[3, 2, 10]), vec![STORE_FAILS, 0], known(&[2, 10])].concat(),
+    );
+    write("card", "raw", &[&[RAW], &chunk(&[0, 0xCB, 0x3F, 0xFF, 0, 0, 3, 0x5C, 1, 0x7E, 0, 0])[..]].concat());
+    write("card", "objects", &known(&[16, 17, 18, 19, 20, 21, 22, 23, 24]));
 }

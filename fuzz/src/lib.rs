@@ -4,10 +4,12 @@
 //! Bytes that are no list of operations are read as far as they go: every input is a valid one.
 
 pub mod apdu;
+pub mod card;
 pub mod control_messages;
 pub mod driver_messages;
 pub mod envelope;
 pub mod fragment;
+pub mod front;
 mod input;
 pub mod link;
 pub mod qr_text;
@@ -22,10 +24,12 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target, as `cargo fuzz list` names it.
 pub const TARGETS: &[Target] = &[
     ("apdu", apdu::run),
+    ("card", card::run),
     ("control_messages", control_messages::run),
     ("driver_messages", driver_messages::run),
     ("envelope", envelope::run),
     ("fragment", fragment::run),
+    ("front", front::run),
     ("link", link::run),
     ("qr_text", qr_text::run),
     ("stream", stream::run),

@@ -1,0 +1,252 @@
+//! The host's half of a card between a program that does anything and a phone that does anything.
+
+use std::time::Duration;
+
+use pocketcard_front::{Config, Front, Output, PowerAction, Presence, Reply};
+use pocketcard_protocol::Timestamp;
+use pocketcard_protocol::messages::{Body, CardState, Envelope, Opened, Pending, Response, SecurityState};
+
+use crate::Input;
+
+struct World {
+    front: Front,
+    now: Timestamp,
+    link: bool,
+    presence: Presence,
+    /// Commands of programs, and what they got.
+    commands: u64,
+    replies: u64,
+    /// Session, id and epoch of the last request that reached the phone.
+    request: Option<(u64, u64, u64)>,
+    session: Option<u64>,
+    last_id: Option<u64>,
+    epoch: u64,
+    /// Data of the last answer that belonged to a request under way.
+    answer: Vec<u8>,
+    answers: u8,
+}
+
+/// A list of operations.
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let front = Front::new(Config::default());
+    let mut world = World {
+        presence: front.presence(),
+        front,
+        now: Timestamp::ZERO,
+        link: false,
+        commands: 0,
+        replies: 0,
+        request: None,
+        session: None,
+        last_id: None,
+        epoch: 0,
+        answer: Vec::new(),
+        answers: 0,
+    };
+    while !input.is_empty() {
+        world.operate(&mut input);
+        world.check();
+    }
+    // Whatever happened: nobody waits longer than the limit.
+    world.now += Config::default().transmit_limit;
+    world.front.handle_timeout(world.now);
+    world.check();
+    assert_eq!(world.commands, world.replies, "each command has its one reply");
+    assert_eq!(world.front.poll_timeout(), None);
+}
+
+impl World {
+    fn operate(&mut self, input: &mut Input<'_>) {
+        let now = self.now;
+        match input.byte() % 12 {
+            0 => {
+                self.front.handle_link_up(now);
+                self.link = true;
+                (self.session, self.last_id) = (None, None);
+            }
+            1 => {
+                self.front.handle_link_down(now);
+                self.link = false;
+                self.session = None;
+            }
+            2 => {
+                let action = match input.byte() % 3 {
+                    0 => PowerAction::Up,
+                    1 => PowerAction::Down,
+                    _ => PowerAction::Reset,
+                };
+                let present = self.presence.atr.is_some();
+                let generation = self.presence.generation.wrapping_add(u64::from(input.byte() / 200));
+                let is_this = generation == self.presence.generation;
+                let result = self.front.handle_power(action, generation, now).map(<[u8]>::to_vec);
+                match action {
+                    PowerAction::Down => assert_eq!(result, Ok(vec![])),
+                    _ if present && is_this => assert_eq!(result.ok(), self.presence.atr),
+                    _ => assert!(result.is_err(), "a card that is not there has no power"),
+                }
+                if present && is_this {
+                    assert_eq!(self.front.is_powered(), action != PowerAction::Down);
+                }
+            }
+            3 => {
+                self.front.handle_driver_gone(now);
+                assert!(!self.front.is_powered());
+            }
+            4 | 5 => {
+                self.commands += 1;
+                self.front.handle_transmit(input.chunk(), now);
+            }
+            6 => self.answer(input),
+            7 => {
+                let session = u64::from(input.byte() % 4);
+                let shape = input.byte();
+                let last_request_id = u64::from(input.byte() % 4);
+                let asked = self.link && self.session.is_none() && shape & 1 == 0;
+                let opened = Opened {
+                    session,
+                    token: vec![7; 32],
+                    resumed: shape & 1 != 0,
+                    last_request_id,
+                    card_state: (shape & 2 == 0).then(|| card_state(shape, input.byte())),
+                    security_state: None,
+                    software: "phone".into(),
+                };
+                if asked {
+                    (self.session, self.last_id) = (Some(session), Some(last_request_id));
+                }
+                self.phone(opened.into());
+            }
+            8 => {
+                let message = match input.byte() % 4 {
+                    0 => card_state(input.byte(), input.byte()).into(),
+                    1 => SecurityState {
+                        version: input.byte().into(),
+                        pin_verified: true,
+                        pin_tries_left: input.byte().into(),
+                    }
+                    .into(),
+                    2 => {
+                        let (session, request_id) = (u64::from(input.byte() % 4), u64::from(input.byte() % 8));
+                        Pending { session, request_id, reason: i32::from(input.byte() % 8) }.into()
+                    }
+                    // An answer that may belong to nothing.
+                    _ => {
+                        let (session, request_id) = (u64::from(input.byte() % 4), u64::from(input.byte() % 8));
+                        let epoch = u64::from(input.byte() % 8);
+                        self.response((session, request_id, epoch), vec![0xEE, 0x90, 0x00])
+                    }
+                };
+                self.phone(message);
+            }
+            9 => {
+                if let Ok(message) = Envelope::from_bytes(input.chunk()) {
+                    // What a session is opened with is kept track of above.
+                    if !matches!(message.body, Some(Body::Opened(_) | Body::Response(_))) {
+                        self.phone(message);
+                    }
+                }
+            }
+            10 => {
+                self.now += Duration::from_secs(u64::from(input.byte()));
+                self.front.handle_timeout(self.now);
+                assert!(self.front.poll_timeout().is_none_or(|due| due > self.now));
+            }
+            _ => self.front.handle_timeout(now),
+        }
+    }
+
+    /// A message of the phone; without a link there is nobody to send one.
+    fn phone(&mut self, message: Envelope) {
+        if self.link {
+            self.front.handle_envelope(message, self.now);
+        }
+    }
+
+    /// The phone answers the last request that it got.
+    fn answer(&mut self, input: &mut Input<'_>) {
+        let Some(request) = self.request.take() else { return };
+        self.answers = self.answers.wrapping_add(1);
+        let mark = self.answers;
+        let length = usize::from(input.u16() % 1024);
+        let mut bytes: Vec<u8> = (0..length).map(|at| (at as u8).wrapping_mul(mark) ^ mark).collect();
+        self.answer = bytes.clone();
+        bytes.extend_from_slice(&[0x90, input.byte()]);
+        let message = self.response(request, bytes);
+        self.phone(message);
+    }
+
+    fn response(&self, (session, request_id, epoch): (u64, u64, u64), response: Vec<u8>) -> Envelope {
+        Response { session, request_id, epoch, response, security_version: 1, snapshot_digest: vec![] }.into()
+    }
+
+    fn check(&mut self) {
+        while let Some(output) = self.front.poll_output() {
+            match output {
+                Output::Send(message) => {
+                    assert!(self.link, "nothing is sent without a link");
+                    self.sent(message);
+                }
+                Output::Reply(reply) => {
+                    self.replies += 1;
+                    assert!(self.replies <= self.commands, "a reply that nobody waits for");
+                    if let Reply::Response(response) = reply {
+                        let (data, _) = response.split_last_chunk::<2>().expect("a status word");
+                        let known = data == [0xEE] || self.answer.windows(data.len().max(1)).any(|part| part == data);
+                        assert!(data.is_empty() || known, "data that the phone did not answer to this");
+                    }
+                }
+                Output::Presence(presence) => {
+                    let insertion = presence.atr.is_some();
+                    assert!(insertion != self.presence.atr.is_some(), "cards come and go in turn");
+                    let expected = self.presence.generation + u64::from(insertion);
+                    assert_eq!(presence.generation, expected, "each insertion has a number of its own");
+                    self.presence = presence;
+                }
+                Output::Close(_) => {
+                    assert!(self.link);
+                    self.link = false;
+                    self.session = None;
+                }
+                Output::Pending(_) => assert!(self.commands > self.replies, "a command that waits"),
+                other => unreachable!("an output without a rule: {other:?}"),
+            }
+        }
+        assert_eq!(self.front.presence(), self.presence);
+        assert!(!self.front.is_powered() || self.presence.atr.is_some());
+        assert!(self.commands - self.replies <= 1, "one command at a time");
+        assert_eq!(self.front.poll_timeout().is_some(), self.commands > self.replies);
+    }
+
+    fn sent(&mut self, message: Envelope) {
+        let epoch = match message.body.as_ref().expect("the front sends what it knows") {
+            Body::Open(open) => {
+                assert!(open.resume_token.is_empty());
+                open.epoch
+            }
+            Body::Transmit(transmit) => {
+                assert_eq!(Some(transmit.session), self.session);
+                if let Some(last) = self.last_id {
+                    assert_eq!(transmit.request_id, last + 1, "ids have no gaps");
+                }
+                self.last_id = Some(transmit.request_id);
+                self.request = Some((transmit.session, transmit.request_id, transmit.epoch));
+                assert!(self.front.is_powered() || self.commands == self.replies);
+                transmit.epoch
+            }
+            Body::Reset(reset) => {
+                assert!(reset.epoch > self.epoch, "a reset raises the epoch");
+                reset.epoch
+            }
+            Body::Cancel(_) => self.epoch,
+            other => panic!("the front has no {other:?} to send"),
+        };
+        assert!(epoch >= self.epoch, "epochs never go back");
+        self.epoch = epoch;
+    }
+}
+
+fn card_state(shape: u8, length: u8) -> CardState {
+    let present = shape & 4 == 0;
+    CardState { present, atr: vec![0x3B; usize::from(length % 34)], card_name: "card".into(), serial: 1 }
+}
