@@ -1,0 +1,161 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use pocketcard_phone::card::{CardConfig, NoProbe};
+use pocketcard_phone::runtime::{self, Parts, PhoneConfig};
+use pocketcard_phone::store::RedbStore;
+use pocketcard_phone::{HostId, KeyStore as _};
+use pocketcard_protocol::apdu::Command;
+use pocketcard_protocol::link::VersionRange;
+use zeroize::Zeroizing;
+
+use crate::approver::{Approver, ForeignApprover};
+use crate::clock::DeviceClock;
+use crate::entropy::SystemEntropy;
+use crate::error::{PhoneError, ScanError, StartError};
+use crate::event::Events;
+use crate::host::Host;
+use crate::keystore::{ForeignKeyStore, KeyStore};
+use crate::link::{ForeignTransport, Link, Transport};
+use crate::sealing::{ForeignSealingKey, SealingKey};
+
+/// What a phone is told when it starts.
+#[derive(Clone, Debug, uniffi::Record)]
+pub struct PhoneSettings {
+    /// The phone's name as computers see it when they pair.
+    pub name: String,
+    /// Name and version of the app, for the computers' logs.
+    pub software: String,
+    /// Folder of the phone's state: the app's own, closed to others.
+    pub state_folder: String,
+    /// A card for tests, with the well-known PIN, PUK and management key. Never true in an app that people use.
+    pub test_card: bool,
+}
+
+/// A running phone. It stops with [`Phone::stop`] or when the last reference to it and to its links is gone.
+#[derive(uniffi::Object)]
+pub struct Phone(runtime::Phone);
+
+#[uniffi::export]
+impl Phone {
+    /// Starts the phone on a thread of its own. A phone whose folder is empty makes an identity.
+    #[uniffi::constructor]
+    pub async fn start(
+        settings: PhoneSettings,
+        key_store: Arc<dyn KeyStore>,
+        sealing_key: Arc<dyn SealingKey>,
+        approver: Arc<dyn Approver>,
+    ) -> Result<Arc<Self>, StartError> {
+        let PhoneSettings { name, software, state_folder, test_card } = settings;
+        let keystore = ForeignKeyStore(key_store);
+        let algorithms = keystore.algorithms();
+        let card = CardConfig {
+            test_card,
+            name: name.clone(),
+            software: software.clone(),
+            algorithms,
+            ..CardConfig::default()
+        };
+        let parts = Parts {
+            store: Arc::new(RedbStore::open(Path::new(&state_folder))?),
+            keystore: Arc::new(keystore),
+            sealing: Arc::new(ForeignSealingKey(sealing_key)),
+            approver: Arc::new(ForeignApprover(approver)),
+            clock: Arc::new(DeviceClock),
+            entropy: Arc::new(SystemEntropy),
+            probe: Arc::new(NoProbe),
+        };
+        let config = PhoneConfig { name, software, versions: VersionRange::SUPPORTED, card };
+        let executor =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|_| StartError::Thread)?;
+        let (phone, running) = runtime::phone(config, parts).await?;
+        let thread = std::thread::Builder::new().name("pocketcard-phone".to_owned());
+        thread.spawn(move || executor.block_on(running)).map_err(|_| StartError::Thread)?;
+        Ok(Arc::new(Self(phone)))
+    }
+
+    /// Hands over a new link to some computer. The phone speaks first.
+    pub fn link_up(&self, transport: Arc<dyn Transport>) -> Arc<Link> {
+        Arc::new(Link::new(self.0.link_up(Box::new(ForeignTransport(transport)))))
+    }
+
+    /// The owner scanned (or pasted) the code that a computer shows. Returns the computer's name for itself; the digits follow
+    /// as an event.
+    pub async fn scan(&self, qr_text: String) -> Result<String, ScanError> {
+        Ok(self.0.scan(&Zeroizing::new(qr_text)).await?)
+    }
+
+    /// Pair without a camera: for two minutes any computer that is near may ask, and the digits alone tell who it is.
+    pub async fn compare(&self) -> Result<(), ScanError> {
+        Ok(self.0.compare().await?)
+    }
+
+    /// The owner compared the digits.
+    pub async fn confirm_pairing(&self, agree: bool) -> Result<(), PhoneError> {
+        Ok(self.0.confirm_pairing(agree).await?)
+    }
+
+    /// Gives up a pairing in whatever state it is.
+    pub fn cancel_pairing(&self) {
+        self.0.cancel_pairing();
+    }
+
+    /// The paired hosts.
+    pub async fn hosts(&self) -> Result<Vec<Host>, PhoneError> {
+        Ok(self.0.hosts().await?.into_iter().map(Host::from).collect())
+    }
+
+    /// Forgets a host: its links close at once, its keys are deleted.
+    pub async fn forget(&self, host_id: String) -> Result<(), PhoneError> {
+        Ok(self.0.forget(host(&host_id)?).await?)
+    }
+
+    /// Gives a host another name.
+    pub async fn rename(&self, host_id: String, name: String) -> Result<(), PhoneError> {
+        Ok(self.0.rename(host(&host_id)?, &name).await?)
+    }
+
+    /// Takes the card out of every reader until [`Phone::unlock`].
+    pub fn lock(&self) {
+        self.0.lock_card();
+    }
+
+    /// Puts the card back.
+    pub fn unlock(&self) {
+        self.0.unlock_card();
+    }
+
+    /// The owner chooses PIN and PUK; the app has made sure that it is the owner. A PIN has 6 to 8 digits, a PUK 8 octets.
+    pub async fn choose_pin(&self, pin: String, puk: String) -> Result<(), PhoneError> {
+        let (pin, puk) = (Zeroizing::new(pin), Zeroizing::new(puk));
+        Ok(self.0.choose_pin(padded(&pin)?, padded(&puk)?).await?)
+    }
+
+    /// Gives the card a command of the owner's own session, which may administer, and returns the response APDU.
+    pub async fn local_transmit(&self, command: Vec<u8>) -> Result<Vec<u8>, PhoneError> {
+        let command = Zeroizing::new(command);
+        let command = Command::parse(&command).map_err(|_| PhoneError::NotACommand)?;
+        Ok(self.0.local_transmit(command).await?.to_bytes().to_vec())
+    }
+
+    /// What happens from now on. A subscriber that does not keep up loses the oldest events.
+    pub fn events(&self) -> Arc<Events> {
+        Arc::new(Events(self.0.events()))
+    }
+
+    /// Closes every link and ends the phone. Returns when that has happened.
+    pub async fn stop(&self) {
+        self.0.stop().await;
+    }
+}
+
+fn host(id: &str) -> Result<HostId, PhoneError> {
+    HostId::from_hex(id).ok_or(PhoneError::UnknownHost)
+}
+
+/// Eight octets, filled up with `FF`. Spec: SP 800-73-4 part 2, section 2.4.3
+fn padded(text: &str) -> Result<Zeroizing<[u8; 8]>, PhoneError> {
+    let mut padded = Zeroizing::new([0xFF; 8]);
+    padded.get_mut(..text.len()).ok_or(PhoneError::PinRefused)?.copy_from_slice(text.as_bytes());
+    Ok(padded)
+}
