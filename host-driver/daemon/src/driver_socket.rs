@@ -34,7 +34,7 @@ pub(crate) async fn serve(hub: Arc<Hub>, listener: Listener) {
 }
 
 async fn connection(hub: &Hub, stream: UnixStream) {
-    let (mut reader, outbox) = split(stream);
+    let Ok((mut reader, outbox)) = split(stream) else { return };
     let mut buffer = FrameBuffer::new();
     let greeting = tokio::time::timeout(HELLO_LIMIT, fill(&mut reader, &mut buffer)).await;
     if let Ok(true) = greeting

@@ -1,13 +1,14 @@
 //! Byte streams to phones and drivers, written directly and read by one task.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use pocketcard_ipc::Address;
 use rustix::net::{SendFlags, Shutdown};
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::net::unix::pipe;
+use tokio::net::{TcpStream, UnixStream};
 use zeroize::Zeroize;
 
 use crate::locked;
@@ -16,78 +17,49 @@ use crate::locked;
 const QUEUE_LIMIT: usize = 1024 * 1024;
 
 /// The half that reads.
+///
+/// tokio's sockets ask the kernel for news of both directions, and each message that the peer takes out of its socket
+/// is news: "writable again". That wakes the daemon once more for every APDU, for nothing. So the socket is given to
+/// tokio as the reading end of a pipe, which it takes any descriptor for, and is asked for that direction alone.
 #[derive(Debug)]
-pub(crate) enum Reader {
-    Unix(unix::OwnedReadHalf),
-    Tcp(tcp::OwnedReadHalf),
-}
-
-#[derive(Debug)]
-enum Writer {
-    Unix(unix::OwnedWriteHalf),
-    Tcp(tcp::OwnedWriteHalf),
-}
+pub(crate) struct Reader(pipe::Receiver);
 
 /// Connects to a phone. Never waits for long: both kinds of address are on this computer.
 pub(crate) async fn dial(address: &Address) -> io::Result<(Reader, Outbox)> {
     match address {
-        Address::Unix(path) => Ok(split(UnixStream::connect(path).await?)),
+        Address::Unix(path) => split(UnixStream::connect(path).await?),
         Address::Tcp(socket) => {
             let stream = TcpStream::connect(socket).await?;
             stream.set_nodelay(true)?;
-            let (reader, writer) = stream.into_split();
-            Ok((Reader::Tcp(reader), Outbox::new(Writer::Tcp(writer))))
+            halves(stream.into_std()?.into())
         }
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
 /// The two halves of an accepted connection.
-pub(crate) fn split(stream: UnixStream) -> (Reader, Outbox) {
-    let (reader, writer) = stream.into_split();
-    (Reader::Unix(reader), Outbox::new(Writer::Unix(writer)))
+pub(crate) fn split(stream: UnixStream) -> io::Result<(Reader, Outbox)> {
+    halves(stream.into_std()?.into())
+}
+
+fn halves(socket: OwnedFd) -> io::Result<(Reader, Outbox)> {
+    let writer = socket.try_clone()?;
+    Ok((Reader(pipe::Receiver::from_owned_fd_unchecked(socket)?), Outbox::new(writer)))
 }
 
 impl Reader {
     /// Reads what has arrived; 0 at the end of the stream.
     pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(half) => half.read(buffer).await,
-            Self::Tcp(half) => half.read(buffer).await,
-        }
+        self.0.read(buffer).await
     }
 }
 
-impl Writer {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Unix(half) => half.as_ref().as_fd(),
-            Self::Tcp(half) => half.as_ref().as_fd(),
-        }
-    }
-
-    async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Unix(half) => half.writable().await,
-            Self::Tcp(half) => half.writable().await,
-        }
-    }
-
-    /// Through tokio, which takes note of a socket that is full.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(half) => half.try_write(bytes),
-            Self::Tcp(half) => half.try_write(bytes),
-        }
-    }
-
-    /// Straight to the socket, whatever tokio knows about it.
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match rustix::net::send(self.fd(), bytes, SEND_FLAGS) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => return other.map_err(Into::into),
-            }
+/// Sends without waiting.
+fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match rustix::net::send(socket, bytes, SEND_FLAGS) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.map_err(Into::into),
         }
     }
 }
@@ -104,7 +76,7 @@ pub(crate) struct Outbox(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    writer: Writer,
+    socket: OwnedFd,
     queue: Mutex<Queue>,
 }
 
@@ -145,8 +117,8 @@ impl Drop for Queue {
 }
 
 impl Outbox {
-    fn new(writer: Writer) -> Self {
-        Self(Arc::new(Shared { writer, queue: Mutex::default() }))
+    fn new(socket: OwnedFd) -> Self {
+        Self(Arc::new(Shared { socket, queue: Mutex::default() }))
     }
 
     /// Sends a whole message. A peer that is gone, or that reads nothing while a megabyte waits, is cut off; its
@@ -157,7 +129,7 @@ impl Outbox {
             return;
         }
         if queue.waiting().is_empty() {
-            match self.0.writer.send(bytes) {
+            match send(&self.0.socket, bytes) {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return self.kill(&mut queue),
@@ -188,21 +160,25 @@ impl Outbox {
     fn kill(&self, queue: &mut Queue) {
         queue.dead = true;
         queue.wipe();
-        let _ = rustix::net::shutdown(self.0.writer.fd(), Shutdown::Both);
+        let _ = rustix::net::shutdown(&self.0.socket, Shutdown::Both);
     }
 
     async fn flush(self) {
+        // The writing direction is watched only while something waits.
+        let writable = self.0.socket.try_clone().and_then(pipe::Sender::from_owned_fd_unchecked);
         loop {
-            let ready = self.0.writer.writable().await;
+            let ready = match &writable {
+                Ok(writable) => writable.writable().await.ok().map(|()| writable),
+                Err(_) => None,
+            };
             let mut queue = locked(&self.0.queue);
-            if ready.is_err() || queue.dead {
-                self.kill(&mut queue);
-            } else {
-                match self.0.writer.try_write(queue.waiting()) {
+            match ready.filter(|_| !queue.dead) {
+                None => self.kill(&mut queue),
+                Some(writable) => match writable.try_write(queue.waiting()) {
                     Ok(count) => queue.take(count),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(_) => self.kill(&mut queue),
-                }
+                },
             }
             if queue.waiting().is_empty() {
                 queue.flushing = false;
@@ -222,13 +198,13 @@ mod tests {
     #[tokio::test]
     async fn messages_to_a_slow_reader_arrive_whole_and_in_order() {
         let (near, far) = UnixStream::pair().unwrap();
-        let (_reader, outbox) = split(near);
+        let (_reader, outbox) = split(near).unwrap();
         let message: Vec<u8> = (0..700_000u32).map(|number| number.to_le_bytes()[0]).collect();
         for part in message.chunks(70_000) {
             outbox.send(part);
         }
         outbox.close();
-        let (mut reader, _far) = split(far);
+        let (mut reader, _far) = split(far).unwrap();
         let mut seen = Vec::new();
         let mut buffer = vec![0; 9000];
         loop {
@@ -243,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_never_reads_is_cut_off() {
         let (near, _far) = UnixStream::pair().unwrap();
-        let (mut reader, outbox) = split(near);
+        let (mut reader, outbox) = split(near).unwrap();
         for _ in 0..40 {
             outbox.send(&[7; 60_000]);
         }
@@ -253,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_is_gone_does_no_harm() {
         let (near, far) = UnixStream::pair().unwrap();
-        let (mut reader, outbox) = split(near);
+        let (mut reader, outbox) = split(near).unwrap();
         drop(far);
         outbox.send(&[1]);
         outbox.send(&[2]);

@@ -1,5 +1,7 @@
 //! The daemon from outside: phones, drivers and tools at its sockets.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! No program can tell the front from the card: random sequences of APDUs, resets and losses go through a front with a
 //! card behind it, and through the same card directly; what programs see must be equal.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 
 use std::time::Duration;
 
