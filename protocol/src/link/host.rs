@@ -25,19 +25,17 @@ pub(super) struct AwaitInfo {
     config: HostConfig,
     goal: Goal,
     deadline: Timestamp,
-    /// An `Info` came, but it did not say that the phone is ready.
-    seen: bool,
 }
 
 impl AwaitInfo {
     pub(super) fn connect(config: HostConfig, pair: PairKeys, now: Timestamp) -> Self {
-        Self { config, goal: Goal::Connect(pair), deadline: now + INFO_LIMIT, seen: false }
+        Self { config, goal: Goal::Connect(pair), deadline: now + INFO_LIMIT }
     }
 
     pub(super) fn pair(config: HostConfig, offer: &Offer, now: Timestamp) -> Self {
         let pattern = if offer.qr().is_some() { Pattern::PairScanned } else { Pattern::PairCompared };
         let goal = Goal::Pair { pattern, expires: offer.expires() };
-        Self { config, goal, deadline: (now + INFO_LIMIT).min(offer.expires()), seen: false }
+        Self { config, goal, deadline: (now + INFO_LIMIT).min(offer.expires()) }
     }
 
     pub(super) const fn deadline(&self) -> Timestamp {
@@ -75,7 +73,6 @@ impl AwaitInfo {
                 _ => info.readiness().compare,
             };
             if !ready {
-                self.seen = true;
                 self.deadline = expires;
                 return Ok(State::AwaitInfo(self));
             }

@@ -178,7 +178,7 @@ impl Handshaking {
         self.deadline
     }
 
-    pub(super) fn handle_frame(mut self: Box<Self>, frame: &Frame<'_>, now: Timestamp) -> Result<State, CloseReason> {
+    pub(super) fn handle_frame(mut self, frame: &Frame<'_>, now: Timestamp) -> Result<State, CloseReason> {
         let Frame::Handshake(message) = frame else { return Err(CloseReason::Protocol(Violation::OutOfPlace)) };
         self.handshake.read(message)?;
         let peer = self.handshake.remote().ok_or(CloseReason::Failed)?;

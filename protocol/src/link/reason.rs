@@ -7,6 +7,7 @@ use crate::entropy::EntropyError;
 use crate::messages;
 use crate::pairing::TooManyTries;
 use crate::time::Timestamp;
+use std::fmt;
 use std::time::Duration;
 
 /// One of the two ends of a link.
@@ -26,6 +27,15 @@ impl Side {
             Self::Host => Self::Phone,
             Self::Phone => Self::Host,
         }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Phone => "phone",
+        })
     }
 }
 
@@ -66,6 +76,22 @@ impl Limit {
     }
 }
 
+impl fmt::Display for Limit {
+    /// Ends a sentence that begins with "timed out:".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "the phone did not say what it speaks",
+            Self::Wait => "no handshake began",
+            Self::Handshake => "the handshake was not finished",
+            Self::Decision => "the digits were not confirmed on both sides",
+            Self::Store => "the pair was not stored on both sides",
+            Self::Request => "a request was not answered",
+            Self::Ping => "a ping was not answered",
+            Self::Silence => "the host said nothing",
+        })
+    }
+}
+
 /// Which rule the peer broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
@@ -87,6 +113,38 @@ pub enum Violation {
     Commitment,
     /// Too many answers wait because the peer does not read them.
     Flood,
+}
+
+impl fmt::Display for Violation {
+    /// Ends a sentence that begins with "the other side sent".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Frame => "a link message that is none",
+            Self::OutOfPlace => "a message that has no place here",
+            Self::Info => "an Info that is none",
+            Self::Suite => "a suite that is not spoken here",
+            Self::StaleInfo => "a handshake that belongs to another link",
+            Self::Record => "a record that breaks the rules",
+            Self::Message => "a message that cannot be read",
+            Self::Commitment => "a nonce that does not fit its commitment",
+            Self::Flood => "questions without reading the answers",
+        })
+    }
+}
+
+/// What the peer gave as its reason, as the end of a sentence.
+const fn told(reason: messages::CloseReason) -> &'static str {
+    use messages::CloseReason as Told;
+    match reason {
+        Told::Unspecified => "for a reason that is not known here",
+        Told::Done => "because all was done",
+        Told::Protocol => "because this side broke the protocol",
+        Told::Revoked => "because it has forgotten the pair",
+        Told::Rejected => "because it was declined there",
+        Told::Expired => "because a time limit had passed",
+        Told::Replaced => "because a newer connection took its place",
+        Told::Failed => "because it failed",
+    }
 }
 
 /// Why a link ended. Exactly one is reported for each link.
@@ -135,7 +193,7 @@ pub enum CloseReason {
     #[error("the host is not the one whose code was scanned")]
     WrongHost,
     /// The two sides have no version in common.
-    #[error("no version in common")]
+    #[error("no version in common; update the software of the {update}")]
     VersionMismatch {
         /// What this side speaks.
         ours: VersionRange,
@@ -148,16 +206,16 @@ pub enum CloseReason {
     #[error("decryption failed")]
     Decrypt,
     /// A wait was too long.
-    #[error("no answer in time ({0:?})")]
+    #[error("timed out: {0}")]
     Timeout(Limit),
     /// The peer broke a rule.
-    #[error("the peer broke the protocol ({0:?})")]
+    #[error("the other side sent {0}")]
     Protocol(Violation),
     /// The random source failed.
     #[error("the random source failed")]
     Entropy,
     /// The peer ended the link and said why.
-    #[error("the other side closed the connection ({0:?})")]
+    #[error("the other side closed the connection {}", told(*.0))]
     Peer(messages::CloseReason),
 }
 
@@ -218,5 +276,86 @@ impl From<EntropyError> for CloseReason {
 impl From<TooManyTries> for CloseReason {
     fn from(tries: TooManyTries) -> Self {
         Self::TooManyTries { until: tries.until }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<CloseReason> {
+        let range = VersionRange::SUPPORTED;
+        let limits = [
+            Limit::Info,
+            Limit::Wait,
+            Limit::Handshake,
+            Limit::Decision,
+            Limit::Store,
+            Limit::Request,
+            Limit::Ping,
+            Limit::Silence,
+        ];
+        let violations = [
+            Violation::Frame,
+            Violation::OutOfPlace,
+            Violation::Info,
+            Violation::Suite,
+            Violation::StaleInfo,
+            Violation::Record,
+            Violation::Message,
+            Violation::Commitment,
+            Violation::Flood,
+        ];
+        let told = (0..8).map(|number| messages::CloseReason::try_from(number).expect("of the .proto file"));
+        let plain = [
+            CloseReason::Done,
+            CloseReason::Lost,
+            CloseReason::Busy,
+            CloseReason::Revoked,
+            CloseReason::Replaced,
+            CloseReason::Declined,
+            CloseReason::Expired,
+            CloseReason::TooManyTries { until: Timestamp::ZERO },
+            CloseReason::Failed,
+            CloseReason::NotPairing,
+            CloseReason::Unpaired,
+            CloseReason::Rejected,
+            CloseReason::WrongHost,
+            CloseReason::VersionMismatch { ours: range, theirs: range, update: Side::Host },
+            CloseReason::VersionMismatch { ours: range, theirs: range, update: Side::Phone },
+            CloseReason::Decrypt,
+            CloseReason::Entropy,
+        ];
+        let limits = limits.into_iter().map(CloseReason::Timeout);
+        let violations = violations.into_iter().map(CloseReason::Protocol);
+        plain.into_iter().chain(limits).chain(violations).chain(told.map(CloseReason::Peer)).collect()
+    }
+
+    #[test]
+    fn every_reason_has_words_of_its_own() {
+        let texts: Vec<String> = all().iter().map(ToString::to_string).collect();
+        for (index, text) in texts.iter().enumerate() {
+            assert!(!texts[..index].contains(text), "{text}");
+            assert!(!text.contains("::") && !text.contains("_"), "{text}");
+        }
+        assert_eq!(messages::CloseReason::try_from(8).ok(), None, "a new reason needs words");
+    }
+
+    #[test]
+    fn a_peer_is_told_nothing_after_the_channel_broke() {
+        for reason in all() {
+            let silent = matches!(reason, CloseReason::Lost | CloseReason::Decrypt | CloseReason::Peer(_));
+            assert_eq!(reason.to_peer().is_none(), silent, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_wire_reason_means_the_same_on_its_way_out() {
+        use messages::CloseReason as Told;
+        for told in
+            [Told::Done, Told::Protocol, Told::Revoked, Told::Rejected, Told::Expired, Told::Replaced, Told::Failed]
+        {
+            assert_eq!(CloseReason::from(told).to_peer(), Some(told));
+        }
     }
 }

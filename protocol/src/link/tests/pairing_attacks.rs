@@ -275,3 +275,69 @@ fn a_recorded_pairing_cannot_be_replayed() {
     let events: Vec<Event> = std::iter::from_fn(|| phone.poll_event()).collect();
     assert!(matches!(events[..], [Event::Closed(CloseReason::Decrypt)]), "{events:?}");
 }
+
+/// The bytes as `{:?}` and as hexadecimal digits would show them: enough of them to be no accident.
+fn traces(secret: &[u8]) -> [String; 2] {
+    let list = format!("{:?}", &secret[..6]);
+    [list.trim_matches(['[', ']']).to_owned(), hex::encode(&secret[..6])]
+}
+
+#[test]
+fn no_secret_is_printed_in_any_state() {
+    let parties = Parties::new(1);
+    let offer = offer(&parties, Method::Scanned, &Attempts::new(), Timestamp::ZERO);
+    let text = offer.qr_text().expect("a code");
+    let qr = QrText::parse(&text).expect("its own");
+    let mut secrets: Vec<Vec<u8>> = vec![
+        parties.host.identity.to_bytes().to_vec(),
+        parties.phone.identity.to_bytes().to_vec(),
+        qr.secret().as_bytes().to_vec(),
+    ];
+    let mut config = parties.phone.clone();
+    config.pairing = qr.into();
+    let host = Link::host_pair(parties.host.clone(), offer, Timestamp::ZERO);
+    let mut pair = Pair::new(host, Link::phone(config, Timestamp::ZERO));
+    let mut printed = String::new();
+    let mut print = |pair: &Pair| {
+        printed += &format!("{:?} {:#?} {:?} {:?}", pair, pair, pair.host_events, pair.phone_events);
+    };
+    // Step by step: each millisecond one message arrives.
+    pair.latency = MOMENT;
+    for step in 0..40 {
+        print(&pair);
+        pair.advance(MOMENT);
+        match step {
+            10 => pair.host.confirm_pairing(true, pair.now),
+            12 => pair.phone.confirm_pairing(true, pair.now),
+            20 => pair.host.pair_stored(pair.now),
+            22 => pair.phone.pair_stored(pair.now),
+            _ => {}
+        }
+    }
+    assert!(is_done(&pair.host_events));
+    let keys = paired(&pair.host_events).expect("paired").duplicate();
+    parties.store(paired(&pair.phone_events).expect("paired").duplicate());
+    secrets.push(keys.session_psk().as_bytes().to_vec());
+    secrets.push(keys.advertising_key().to_vec());
+
+    let mut pair = parties.connecting_with(&keys);
+    let command = b"\0\x20\0\x80\x08271828\xff\xff".to_vec();
+    secrets.push(command.clone());
+    pair.latency = MOMENT;
+    for step in 0..10 {
+        print(&pair);
+        pair.advance(MOMENT);
+        if step == 5 {
+            let transmit = Transmit { session: 1, request_id: 1, epoch: 1, command: command.clone() };
+            pair.send(Side::Host, transmit).expect("connected");
+        }
+    }
+    assert_eq!(messages_in(&pair.phone_events), 1);
+    assert!(printed.contains("Deciding") && printed.contains("<13 bytes>") && printed.contains("Paired"), "{printed}");
+    for secret in &secrets {
+        for trace in traces(secret) {
+            assert!(!printed.to_lowercase().contains(&trace), "{trace}");
+        }
+    }
+    assert!(!printed.contains(text.as_str()));
+}
