@@ -1,7 +1,7 @@
 //! The encrypted channel: Noise handshakes that become a transport of records.
 //!
 //! Keys are types: a [`Handshake`] that has finished turns into a [`Transport`] and a [`HandshakeHash`], and there is
-//! no other way to either. The primitives under `snow` are aes-gcm, x25519-dalek and sha2 ([`resolver`]).
+//! no other way to either. The primitives under `snow` are aes-gcm, x25519-dalek and sha2.
 //!
 //! Spec: SPEC.md section 6
 

@@ -106,7 +106,7 @@ impl Reassembler {
         self.limit = limit;
     }
 
-    /// Takes one fragment of a message; credits go to [`Fragmenter::handle_credit`].
+    /// Takes one fragment of a message; credits go to [`super::Fragmenter::handle_credit`].
     ///
     /// # Errors
     /// Any breach of SPEC.md section 4, also a time limit that has passed.

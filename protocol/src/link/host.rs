@@ -80,14 +80,8 @@ impl AwaitInfo {
         self.begin(version, &info, now, out)
     }
 
-    fn begin(
-        self: Box<Self>,
-        version: u8,
-        info: &Info,
-        now: Timestamp,
-        out: &mut Outbox,
-    ) -> Result<State, CloseReason> {
-        let Self { config, goal, .. } = *self;
+    fn begin(self, version: u8, info: &Info, now: Timestamp, out: &mut Outbox) -> Result<State, CloseReason> {
+        let Self { config, goal, .. } = self;
         let pattern = match goal {
             Goal::Connect(_) => Pattern::Connect,
             Goal::Pair { pattern, .. } => pattern,
