@@ -150,6 +150,11 @@ impl QrText {
         &self.secret
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_lifetime_for_testing_only(self, lifetime: Duration) -> Self {
+        Self { lifetime, ..self }
+    }
+
     /// SHA-256 over the payload, as the prologue binds it.
     pub(crate) const fn hash(&self) -> &[u8; 32] {
         &self.hash

@@ -259,19 +259,30 @@ fn an_offer_expires() {
 #[test]
 fn a_phone_forgets_what_it_scanned() {
     let parties = Parties::new(1);
-    let mut phone = parties.phone.clone();
-    phone.pairing = mode(&offer(&parties, Method::Scanned, &Attempts::new(), Timestamp::ZERO));
-    let mut phone = Link::phone(phone, Timestamp::ZERO);
-    assert_eq!(phone.poll_transmit().map(|info| info[3]), Some(1));
-    // The owner scans again a little later, so that the link does not end at the same moment.
-    let later = Timestamp::ZERO + Duration::from_secs(10);
-    phone.set_pairing(PairingMode::Closed, later);
-    assert_eq!(phone.poll_transmit().map(|info| info[3]), Some(0));
-    let again = mode(&offer(&parties, Method::Scanned, &Attempts::new(), Timestamp::ZERO));
-    phone.set_pairing(again, later);
-    let ready = phone.poll_transmit().expect("Info");
-    assert_eq!(ready[3], 1);
-    assert_eq!(phone.poll_timeout(), Some(later + OFFER_LIFETIME));
+    let text = offer(&parties, Method::Scanned, &Attempts::new(), Timestamp::ZERO).qr_text().expect("a code");
+    let lifetime = Duration::from_secs(30);
+    let scanned = || QrText::parse(&text).expect("its own").with_lifetime_for_testing_only(lifetime).into();
+    let mut config = parties.phone.clone();
+    config.pairing = scanned();
+    let mut phone = Link::phone(config, Timestamp::ZERO);
+    let ready = |phone: &mut Link| phone.poll_transmit().map(|info| info[3]);
+    assert_eq!(ready(&mut phone), Some(1));
+    let expires = Timestamp::ZERO + lifetime;
+    assert_eq!(phone.poll_timeout(), Some(expires));
+    phone.handle_timeout(expires);
+    assert_eq!(ready(&mut phone), Some(0));
+    assert!(!phone.is_closed(), "the link may still be used to connect");
+
+    // Scanned again, it holds again; and a handshake that comes too late is refused though no timer ran.
+    phone.set_pairing(scanned(), expires);
+    let info = phone.poll_transmit().expect("Info");
+    let nonce = info[9..25].try_into().expect("a nonce");
+    let first = frame::FirstHandshake { version: 1, pattern: crate::channel::Pattern::PairScanned, info_nonce: nonce };
+    let mut message = frame::handshake();
+    first.write(&mut message);
+    message.extend_from_slice(&[9; 32]);
+    phone.handle_message(&message, expires + lifetime);
+    assert!(matches!(phone.poll_event(), Some(Event::Closed(CloseReason::NotPairing))));
 }
 
 #[test]
