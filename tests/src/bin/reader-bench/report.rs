@@ -81,7 +81,7 @@ impl Report {
         }
         rows.extend([
             row(
-                "channel open / vpcd connected -> PRESENT",
+                "phone says channel open / vpcd connected -> PRESENT",
                 &pair(&free.peer_inserted, &free.connected),
                 Goal::Absolute(500.0, 2000.0),
             ),
