@@ -1,6 +1,8 @@
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_channel::Receiver;
 use pocketcard_phone::card::{CardConfig, NoProbe};
 use pocketcard_phone::runtime::{self, Parts, PhoneConfig};
 use pocketcard_phone::store::RedbStore;
@@ -34,7 +36,11 @@ pub struct PhoneSettings {
 
 /// A running phone. It stops with [`Phone::stop`] or when the last reference to it and to its links is gone.
 #[derive(uniffi::Object)]
-pub struct Phone(runtime::Phone);
+pub struct Phone {
+    phone: runtime::Phone,
+    /// Closes when the phone's thread has let everything go, its state included.
+    ended: Receiver<Infallible>,
+}
 
 #[uniffi::export]
 impl Phone {
@@ -69,83 +75,90 @@ impl Phone {
         let executor =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|_| StartError::Thread)?;
         let (phone, running) = runtime::phone(config, parts).await?;
+        let (ends, ended) = async_channel::bounded(1);
+        let run = move || {
+            executor.block_on(running);
+            drop(ends);
+        };
         let thread = std::thread::Builder::new().name("pocketcard-phone".to_owned());
-        thread.spawn(move || executor.block_on(running)).map_err(|_| StartError::Thread)?;
-        Ok(Arc::new(Self(phone)))
+        thread.spawn(run).map_err(|_| StartError::Thread)?;
+        Ok(Arc::new(Self { phone, ended }))
     }
 
     /// Hands over a new link to some computer. The phone speaks first.
     pub fn link_up(&self, transport: Arc<dyn Transport>) -> Arc<Link> {
-        Arc::new(Link::new(self.0.link_up(Box::new(ForeignTransport(transport)))))
+        Arc::new(Link::new(self.phone.link_up(Box::new(ForeignTransport(transport)))))
     }
 
     /// The owner scanned (or pasted) the code that a computer shows. Returns the computer's name for itself; the digits follow
     /// as an event.
     pub async fn scan(&self, qr_text: String) -> Result<String, ScanError> {
-        Ok(self.0.scan(&Zeroizing::new(qr_text)).await?)
+        Ok(self.phone.scan(&Zeroizing::new(qr_text)).await?)
     }
 
     /// Pair without a camera: for two minutes any computer that is near may ask, and the digits alone tell who it is.
     pub async fn compare(&self) -> Result<(), ScanError> {
-        Ok(self.0.compare().await?)
+        Ok(self.phone.compare().await?)
     }
 
     /// The owner compared the digits.
     pub async fn confirm_pairing(&self, agree: bool) -> Result<(), PhoneError> {
-        Ok(self.0.confirm_pairing(agree).await?)
+        Ok(self.phone.confirm_pairing(agree).await?)
     }
 
     /// Gives up a pairing in whatever state it is.
     pub fn cancel_pairing(&self) {
-        self.0.cancel_pairing();
+        self.phone.cancel_pairing();
     }
 
     /// The paired hosts.
     pub async fn hosts(&self) -> Result<Vec<Host>, PhoneError> {
-        Ok(self.0.hosts().await?.into_iter().map(Host::from).collect())
+        Ok(self.phone.hosts().await?.into_iter().map(Host::from).collect())
     }
 
     /// Forgets a host: its links close at once, its keys are deleted.
     pub async fn forget(&self, host_id: String) -> Result<(), PhoneError> {
-        Ok(self.0.forget(host(&host_id)?).await?)
+        Ok(self.phone.forget(host(&host_id)?).await?)
     }
 
     /// Gives a host another name.
     pub async fn rename(&self, host_id: String, name: String) -> Result<(), PhoneError> {
-        Ok(self.0.rename(host(&host_id)?, &name).await?)
+        Ok(self.phone.rename(host(&host_id)?, &name).await?)
     }
 
     /// Takes the card out of every reader until [`Phone::unlock`].
     pub fn lock(&self) {
-        self.0.lock_card();
+        self.phone.lock_card();
     }
 
     /// Puts the card back.
     pub fn unlock(&self) {
-        self.0.unlock_card();
+        self.phone.unlock_card();
     }
 
     /// The owner chooses PIN and PUK; the app has made sure that it is the owner. A PIN has 6 to 8 digits, a PUK 8 octets.
     pub async fn choose_pin(&self, pin: String, puk: String) -> Result<(), PhoneError> {
         let (pin, puk) = (Zeroizing::new(pin), Zeroizing::new(puk));
-        Ok(self.0.choose_pin(padded(&pin)?, padded(&puk)?).await?)
+        Ok(self.phone.choose_pin(padded(&pin)?, padded(&puk)?).await?)
     }
 
     /// Gives the card a command of the owner's own session, which may administer, and returns the response APDU.
     pub async fn local_transmit(&self, command: Vec<u8>) -> Result<Vec<u8>, PhoneError> {
         let command = Zeroizing::new(command);
         let command = Command::parse(&command).map_err(|_| PhoneError::NotACommand)?;
-        Ok(self.0.local_transmit(command).await?.to_bytes().to_vec())
+        Ok(self.phone.local_transmit(command).await?.to_bytes().to_vec())
     }
 
     /// What happens from now on. A subscriber that does not keep up loses the oldest events.
     pub fn events(&self) -> Arc<Events> {
-        Arc::new(Events(self.0.events()))
+        Arc::new(Events(self.phone.events()))
     }
 
-    /// Closes every link and ends the phone. Returns when that has happened.
+    /// Closes every link and ends the phone. Returns when that has happened; its folder may be opened again then.
     pub async fn stop(&self) {
-        self.0.stop().await;
+        self.phone.stop().await;
+        // Nothing is ever sent: this ends when the thread does.
+        let _ = self.ended.recv().await;
     }
 }
 

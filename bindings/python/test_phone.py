@@ -1,0 +1,400 @@
+"""A phone in Python: pairs with a computer, answers its commands, keeps keys and asks its owner in Python.
+
+Run by test.sh, which builds the library and generates pocketcard_ffi.py.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+import threading
+import unittest
+
+import p256
+import pocketcard_ffi as ffi
+
+LIMIT = 10
+SELECT = bytes.fromhex("00A4040009A0000003080000100000")
+VERIFY = bytes.fromhex("0020008008") + b"123456\xff\xff"
+# Key 9A, P-256, PIN once, touch always: every use is asked of the owner.
+GENERATE = bytes.fromhex("0047009A0BAC09800111AA0102AB010200")
+DIGEST = hashlib.sha256(b"what is signed").digest()
+SIGN = bytes.fromhex("0087119A267C2482008120") + DIGEST + b"\x00"
+
+
+class Keys(ffi.KeyStore):
+    """Keys in memory; `trouble` is raised instead of signing."""
+
+    def __init__(self):
+        self.keys = {}
+        self.points = {}
+        self.used = 0
+        self.trouble = None
+
+    def algorithms(self):
+        return [ffi.KeyAlgorithm.ECC_P256]
+
+    async def generate(self, algorithm):
+        assert algorithm == ffi.KeyAlgorithm.ECC_P256
+        await asyncio.sleep(0)
+        handle = secrets.token_bytes(16)
+        self.keys[handle], self.points[handle] = p256.generate()
+        return ffi.GeneratedKey(handle=handle, public_key=ffi.PublicKey.ECC(self.points[handle]))
+
+    async def sign(self, handle, algorithm, input):
+        await asyncio.sleep(0)
+        if self.trouble is not None:
+            raise self.trouble
+        self.used += 1
+        return p256.sign(self.keys[handle], input)
+
+    async def decrypt(self, handle, algorithm, input):
+        raise ffi.KeyStoreError.UnsupportedAlgorithm()
+
+    async def agree(self, handle, algorithm, peer_point):
+        raise ffi.KeyStoreError.UnsupportedAlgorithm()
+
+    async def delete(self, handle):
+        self.keys.pop(handle, None)
+
+    async def handles(self):
+        return list(self.keys)
+
+
+class DeviceKey(ffi.SealingKey):
+    """Seals by HMAC with a key in memory: enough to see that what comes back is what was given."""
+
+    def __init__(self):
+        self.key = secrets.token_bytes(32)
+
+    def pad(self, context, nonce, length):
+        pad = b""
+        while len(pad) < length:
+            pad += hmac.digest(self.key, b"pad" + context + nonce + bytes([len(pad) // 32]), "sha256")
+        return pad[:length]
+
+    async def seal(self, context, plain):
+        nonce = secrets.token_bytes(16)
+        body = nonce + bytes(a ^ b for a, b in zip(plain, self.pad(context, nonce, len(plain))))
+        return hmac.digest(self.key, b"tag" + context + body, "sha256") + body
+
+    async def unseal(self, context, sealed):
+        tag, body = sealed[:32], sealed[32:]
+        if not hmac.compare_digest(tag, hmac.digest(self.key, b"tag" + context + body, "sha256")):
+            raise ffi.SealingError.Rejected()
+        nonce, body = body[:16], body[16:]
+        return bytes(a ^ b for a, b in zip(body, self.pad(context, nonce, len(body))))
+
+
+class Owner(ffi.Approver):
+    """Decides as the test says; a `Future` as decision waits for it."""
+
+    def __init__(self):
+        self.decision = ffi.ApprovalDecision.APPROVED
+        self.asked = []
+        self.cancelled = asyncio.Event()
+        self.waiting = asyncio.Event()
+
+    async def approve(self, request):
+        self.asked.append(request)
+        if isinstance(self.decision, Exception):
+            raise self.decision
+        if isinstance(self.decision, asyncio.Future):
+            self.waiting.set()
+            try:
+                return await asyncio.shield(self.decision)
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        return self.decision
+
+
+class Wire(ffi.Transport):
+    """Carries messages between the phone, whose thread calls `send`, and the computer, which lives in the loop."""
+
+    def __init__(self, test, loop):
+        self.test, self.loop = test, loop
+        self.closed = asyncio.Event()
+        self.fails = False
+
+    def send(self, message):
+        if self.fails:
+            raise RuntimeError("the radio caught fire")
+        self.loop.call_soon_threadsafe(self.test.arrived, self, message)
+        return ffi.SendOutcome.SENT
+
+    def close(self):
+        self.loop.call_soon_threadsafe(self.closed.set)
+
+
+class PhoneTest(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        loop = asyncio.get_running_loop()
+        ffi.uniffi_set_event_loop(loop)
+        # UniFFI 0.32 cancels with `call_soon` from the phone's thread. A loop in debug mode refuses that, as loops of this
+        # class are; others take it, but do not wake up for it.
+        loop.set_debug(False)
+        self.folder = tempfile.TemporaryDirectory()
+        os.chmod(self.folder.name, 0o700)
+        self.keys, self.device, self.owner = Keys(), DeviceKey(), Owner()
+        self.host = ffi.TestHost("Python's computer")
+        self.seen = asyncio.Queue()
+        await self.start()
+
+    async def asyncTearDown(self):
+        await self.within(self.phone.stop())
+        self.folder.cleanup()
+
+    async def start(self):
+        settings = ffi.PhoneSettings(
+            name="Python's phone", software="test 1", state_folder=self.folder.name, test_card=True
+        )
+        self.phone = await self.within(ffi.Phone.start(settings, self.keys, self.device, self.owner))
+        self.events = self.phone.events()
+
+    async def within(self, awaitable):
+        return await asyncio.wait_for(awaitable, LIMIT)
+
+    def connect(self):
+        self.wire = Wire(self, asyncio.get_running_loop())
+        self.link = self.phone.link_up(self.wire)
+        self.flush()
+
+    def arrived(self, wire, message):
+        if wire is self.wire:
+            self.host.receive(message)
+            self.flush()
+
+    def flush(self):
+        while (event := self.host.next_event()) is not None:
+            self.seen.put_nowait(event)
+        while (message := self.host.next_message()) is not None:
+            try:
+                self.link.try_push_message(message)
+            except ffi.LinkError.Closed:
+                return
+
+    async def host_event(self, kind):
+        while True:
+            event = await self.within(self.seen.get())
+            if isinstance(event, kind):
+                return event
+
+    async def phone_event(self, kind):
+        while True:
+            event = await self.within(self.events.next())
+            assert event is not None, "the phone has stopped"
+            if isinstance(event, kind):
+                return event
+
+    async def pair(self):
+        text = self.host.offer()
+        self.connect()
+        self.assertEqual(await self.within(self.phone.scan(text)), "Python's computer")
+        shown = await self.host_event(ffi.TestHostEvent.DIGITS)
+        digits = await self.phone_event(ffi.PhoneEvent.PAIRING_DIGITS)
+        self.assertEqual((digits.digits, digits.host_name), (shown.digits, "Python's computer"))
+        self.assertEqual(shown.phone_name, "Python's phone")
+        self.assertRegex(digits.digits, r"^\d{6}$")
+        await self.within(self.phone.confirm_pairing(True))
+        self.host.confirm(True)
+        self.flush()
+        await self.host_event(ffi.TestHostEvent.PAIRING_DONE)
+        return (await self.phone_event(ffi.PhoneEvent.PAIRED)).host_id
+
+    async def open(self):
+        self.host.connect()
+        self.connect()
+        opened = await self.host_event(ffi.TestHostEvent.OPENED)
+        self.assertEqual(opened.atr[0] & 0xF3, 0x33, "an answer to reset begins with 3B or 3F")
+
+    async def transmit(self, command):
+        request = self.host.transmit(command)
+        self.flush()
+        while True:
+            answer = await self.host_event(ffi.TestHostEvent.RESPONSE)
+            if answer.request_id == request:
+                return answer.response
+
+    async def with_key(self):
+        """Pairs, makes a key on the phone, connects and verifies the PIN."""
+        host_id = await self.pair()
+        made = await self.within(self.phone.local_transmit(GENERATE))
+        self.assertEqual(made[-2:], b"\x90\x00", made.hex())
+        await self.open()
+        self.assertEqual((await self.transmit(SELECT))[-2:], b"\x90\x00")
+        self.assertEqual(await self.transmit(VERIFY), b"\x90\x00")
+        return host_id
+
+    async def assert_signs(self):
+        answer = await self.transmit(SIGN)
+        self.assertEqual(answer[-2:], b"\x90\x00", answer.hex())
+        self.assertEqual((answer[0], answer[2]), (0x7C, 0x82))
+        (point,) = self.keys.points.values()
+        self.assertTrue(p256.verify(point, DIGEST, answer[4:-2]))
+
+    async def test_pairs_and_answers(self):
+        host_id = await self.pair()
+        await self.open()
+        event = await self.phone_event(ffi.PhoneEvent.CONNECTED)
+        self.assertEqual((event.host_id, event.name), (host_id, "Python's computer"))
+        self.assertTrue(self.link.is_authenticated())
+        self.assertEqual((await self.transmit(SELECT))[-2:], b"\x90\x00")
+        self.assertEqual(await self.transmit(b"\x00\xee\x00\x00"), b"\x6d\x00")
+        (host,) = await self.within(self.phone.hosts())
+        self.assertEqual((host.id, host.name, host.connected), (host_id, "Python's computer", True))
+        await self.within(self.phone.rename(host_id, "Desk"))
+        self.assertEqual((await self.within(self.phone.hosts()))[0].name, "Desk")
+
+    async def test_pairs_by_comparing_digits(self):
+        self.host.compare()
+        await self.within(self.phone.compare())
+        self.connect()
+        shown = await self.host_event(ffi.TestHostEvent.DIGITS)
+        digits = await self.phone_event(ffi.PhoneEvent.PAIRING_DIGITS)
+        self.assertEqual(digits.digits, shown.digits)
+        await self.within(self.phone.confirm_pairing(False))
+        await self.host_event(ffi.TestHostEvent.CLOSED)
+        await self.phone_event(ffi.PhoneEvent.PAIRING_FAILED)
+        self.assertEqual(await self.within(self.phone.hosts()), [])
+
+    async def test_signs_with_a_key_in_python_if_the_owner_agrees(self):
+        host_id = await self.with_key()
+        await self.assert_signs()
+        (request,) = self.owner.asked
+        self.assertEqual((request.host_id, request.host_name, request.key), (host_id, "Python's computer", 0x9A))
+        self.assertEqual(request.purpose, ffi.ApprovalPurpose.SIGN)
+        self.assertEqual(len(request.input_digest), 32)
+
+        self.owner.decision = ffi.ApprovalDecision.DENIED
+        self.assertEqual(len(await self.transmit(SIGN)), 2)
+        self.assertEqual(self.keys.used, 1, "a denied signature is not made")
+        self.owner.decision = ffi.ApprovalDecision.APPROVED
+        await self.assert_signs()
+
+    async def test_errors_of_python_are_answers_of_the_card(self):
+        await self.with_key()
+        troubles = [ffi.KeyStoreError.Refused(), ffi.KeyStoreError.Unusable(), RuntimeError("a bug in the app")]
+        for self.keys.trouble in troubles:
+            self.assertEqual(len(await self.transmit(SIGN)), 2, "a status word without a signature")
+        self.keys.trouble = None
+        await self.assert_signs()
+        self.owner.decision = RuntimeError("a bug in the app")
+        self.assertEqual(len(await self.transmit(SIGN)), 2)
+        self.owner.decision = ffi.ApproverError.Failed()
+        self.assertEqual(len(await self.transmit(SIGN)), 2)
+        self.owner.decision = ffi.ApprovalDecision.APPROVED
+        await self.assert_signs()
+
+    async def test_a_reset_takes_the_question_back(self):
+        await self.with_key()
+        late = asyncio.get_running_loop().create_future()
+        self.owner.decision = late
+        self.host.transmit(SIGN)
+        self.flush()
+        await self.within(self.owner.waiting.wait())
+        self.host.reset()
+        self.flush()
+        await self.phone_event(ffi.PhoneEvent.COMMAND_CANCELLED)
+        # See asyncSetUp: the coroutine notices when the loop next has something to do. The phone has long gone on.
+        async with asyncio.timeout(LIMIT):
+            while not self.owner.cancelled.is_set():
+                await asyncio.sleep(0.01)
+        late.set_result(ffi.ApprovalDecision.APPROVED)
+        self.owner.decision = ffi.ApprovalDecision.APPROVED
+        self.assertEqual((await self.transmit(SIGN))[-2:], b"\x69\x82", "the reset took the PIN's proof away")
+        self.assertEqual(self.keys.used, 0)
+        self.assertEqual(await self.transmit(VERIFY), b"\x90\x00")
+        await self.assert_signs()
+
+    async def test_a_cancelled_wait_loses_no_event(self):
+        for _ in range(20):
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(self.events.next(), 0.005)
+        self.phone.lock()
+        event = await self.phone_event(ffi.PhoneEvent.CARD_LOCKED)
+        self.assertTrue(event.locked)
+        self.phone.unlock()
+        event = await self.phone_event(ffi.PhoneEvent.CARD_LOCKED)
+        self.assertFalse(event.locked)
+
+    async def test_errors_are_typed(self):
+        with self.assertRaises(ffi.ScanError.Text):
+            await self.within(self.phone.scan("https://example.org"))
+        with self.assertRaises(ffi.PhoneError.UnknownHost):
+            await self.within(self.phone.forget("00" * 32))
+        with self.assertRaises(ffi.PhoneError.UnknownHost):
+            await self.within(self.phone.forget("not a host"))
+        with self.assertRaises(ffi.PhoneError.NoPairing):
+            await self.within(self.phone.confirm_pairing(True))
+        with self.assertRaises(ffi.PhoneError.NotACommand):
+            await self.within(self.phone.local_transmit(b"\x00"))
+        with self.assertRaises(ffi.PhoneError.PinRefused):
+            await self.within(self.phone.choose_pin("123456789", "12345678"))
+        settings = ffi.PhoneSettings(name="x", software="x", state_folder=self.folder.name, test_card=True)
+        with self.assertRaises(ffi.StartError.InUse):
+            await self.within(ffi.Phone.start(settings, self.keys, self.device, self.owner))
+        await self.within(self.phone.stop())
+        with self.assertRaises(ffi.PhoneError.Stopped):
+            await self.within(self.phone.hosts())
+        with self.assertRaises(ffi.ScanError.Stopped):
+            await self.within(self.phone.compare())
+        while await self.within(self.events.next()) is not None:
+            pass
+
+    async def test_a_forgotten_host_is_cut_off(self):
+        host_id = await self.pair()
+        await self.open()
+        await self.within(self.phone.forget(host_id))
+        await self.within(self.wire.closed.wait())
+        await self.host_event(ffi.TestHostEvent.CLOSED)
+        await self.phone_event(ffi.PhoneEvent.FORGOTTEN)
+        with self.assertRaises(ffi.LinkError.Closed):
+            await self.within(self.link.push_message(b"\x02"))
+        self.assertTrue(self.link.is_closed())
+
+    async def test_a_transport_that_fails_is_a_lost_link(self):
+        await self.pair()
+        await self.open()
+        await self.phone_event(ffi.PhoneEvent.CONNECTED)
+        self.wire.fails = True
+        self.host.transmit(SELECT)
+        self.flush()
+        await self.phone_event(ffi.PhoneEvent.DISCONNECTED)
+        await self.open()
+        self.assertEqual((await self.transmit(SELECT))[-2:], b"\x90\x00")
+        self.link.link_down()
+        await self.phone_event(ffi.PhoneEvent.DISCONNECTED)
+
+    async def test_is_the_same_phone_after_a_restart(self):
+        await self.with_key()
+        await self.within(self.phone.stop())
+        await self.start()
+        await self.open()
+        self.assertEqual((await self.transmit(SELECT))[-2:], b"\x90\x00")
+        self.assertEqual(await self.transmit(VERIFY), b"\x90\x00")
+        await self.assert_signs()
+        await self.within(self.phone.stop())
+        self.device.key = secrets.token_bytes(32)
+        with self.assertRaises(ffi.StartError.Sealing):
+            await self.start()
+
+    async def test_python_is_called_from_the_loop_it_named(self):
+        here = threading.get_ident()
+        there = []
+        approve = self.owner.approve
+
+        async def noting(request):
+            there.append(threading.get_ident())
+            return await approve(request)
+
+        self.owner.approve = noting
+        await self.with_key()
+        await self.assert_signs()
+        self.assertEqual(there, [here])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
