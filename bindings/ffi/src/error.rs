@@ -138,3 +138,47 @@ impl From<runtime::StartError> for StartError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn every_error_of_the_phone_keeps_its_kind() {
+        let table = [
+            (runtime::PhoneError::Stopped, PhoneError::Stopped),
+            (runtime::PhoneError::UnknownHost, PhoneError::UnknownHost),
+            (runtime::PhoneError::Store(StoreError::Failed), PhoneError::Store),
+            (runtime::PhoneError::EmptyName, PhoneError::EmptyName),
+            (runtime::PhoneError::NoPairing, PhoneError::NoPairing),
+            (runtime::PhoneError::PinRefused, PhoneError::PinRefused),
+        ];
+        for (theirs, ours) in table {
+            assert_eq!(PhoneError::from(theirs), ours);
+        }
+        assert_eq!(ScanError::from(runtime::ScanError::Busy), ScanError::Busy);
+        assert_eq!(ScanError::from(runtime::ScanError::Stopped), ScanError::Stopped);
+        assert_eq!(LinkError::from(runtime::PushError::Full), LinkError::Full);
+        assert_eq!(LinkError::from(runtime::PushError::Closed), LinkError::Closed);
+    }
+
+    #[test]
+    fn every_error_of_the_start_keeps_its_kind() {
+        let table = [
+            (StoreError::InUse, StartError::InUse),
+            (StoreError::FolderNotPrivate, StartError::FolderNotPrivate),
+            (StoreError::Io(io::Error::other("x")), StartError::Store),
+            (StoreError::Damaged, StartError::DamagedState),
+            (StoreError::Failed, StartError::Store),
+        ];
+        for (theirs, ours) in table {
+            assert_eq!(StartError::from(runtime::StartError::Store(theirs)), ours);
+        }
+        let sealing = pocketcard_phone::SealingError::Rejected;
+        assert_eq!(StartError::from(runtime::StartError::Sealing(sealing)), StartError::Sealing);
+        assert_eq!(StartError::from(runtime::StartError::DamagedState), StartError::DamagedState);
+        assert_eq!(StartError::from(runtime::StartError::Entropy), StartError::Entropy);
+    }
+}

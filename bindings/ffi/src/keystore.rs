@@ -202,3 +202,30 @@ impl From<KeyStoreError> for core::KeyStoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn algorithms_survive_both_ways() {
+        for algorithm in [KeyAlgorithm::EccP256, KeyAlgorithm::EccP384, KeyAlgorithm::Rsa2048] {
+            assert_eq!(KeyAlgorithm::try_from(core::KeyAlgorithm::from(algorithm)), Ok(algorithm));
+        }
+    }
+
+    #[test]
+    fn every_error_keeps_its_kind() {
+        let table = [
+            (KeyStoreError::UnsupportedAlgorithm, core::KeyStoreError::UnsupportedAlgorithm),
+            (KeyStoreError::UnknownKey, core::KeyStoreError::UnknownKey),
+            (KeyStoreError::InvalidInput, core::KeyStoreError::InvalidInput),
+            (KeyStoreError::Refused, core::KeyStoreError::Refused),
+            (KeyStoreError::Unusable, core::KeyStoreError::Unusable),
+            (KeyStoreError::Failed, core::KeyStoreError::Failed),
+        ];
+        for (ours, theirs) in table {
+            assert_eq!(core::KeyStoreError::from(ours), theirs);
+        }
+    }
+}

@@ -35,8 +35,9 @@ pub trait Transport: Send + Sync {
     /// Takes `message` at once or not at all; must not block.
     fn send(&self, message: Vec<u8>) -> Result<SendOutcome, TransportError>;
 
-    /// The phone is done with the link. Messages taken before should still reach the computer.
-    fn close(&self) -> Result<(), TransportError>;
+    /// The phone is done with the link. Messages taken before should still reach the computer. (Not `close`: Kotlin's generated
+    /// class has a method of that name.)
+    fn disconnect(&self) -> Result<(), TransportError>;
 }
 
 pub(crate) struct ForeignTransport(pub(crate) Arc<dyn Transport>);
@@ -52,7 +53,7 @@ impl runtime::Transport for ForeignTransport {
 
     fn close(&mut self) {
         // A transport that cannot even be closed is gone already.
-        let _ = self.0.close();
+        let _ = self.0.disconnect();
     }
 }
 

@@ -1,0 +1,413 @@
+// A phone in Kotlin: pairs with a computer, answers its commands, keeps keys and asks its owner in Kotlin.
+//
+// Run by test.sh, which builds the library, generates its Kotlin and compiles both for a plain JVM: no Android, no Gradle.
+
+import java.nio.file.Files
+import java.nio.file.Path
+import java.nio.file.attribute.PosixFilePermissions
+import java.security.KeyPair
+import java.security.KeyPairGenerator
+import java.security.MessageDigest
+import java.security.SecureRandom
+import java.security.Signature
+import java.security.interfaces.ECPublicKey
+import java.security.spec.ECGenParameterSpec
+import java.util.concurrent.ConcurrentHashMap
+import java.util.concurrent.CopyOnWriteArrayList
+import java.util.concurrent.Executors
+import javax.crypto.Cipher
+import javax.crypto.spec.GCMParameterSpec
+import javax.crypto.spec.SecretKeySpec
+import kotlin.system.exitProcess
+import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.CompletableDeferred
+import kotlinx.coroutines.TimeoutCancellationException
+import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.delay
+import kotlinx.coroutines.runBlocking
+import kotlinx.coroutines.withTimeout
+import uniffi.pocketcard_ffi.*
+
+const val LIMIT_MS = 10_000L
+val HEX = java.util.HexFormat.of()
+val SELECT: ByteArray = HEX.parseHex("00A4040009A0000003080000100000")
+val VERIFY: ByteArray = HEX.parseHex("0020008008313233343536FFFF")
+/** Key 9A, P-256, PIN once, touch always: every use is asked of the owner. */
+val GENERATE: ByteArray = HEX.parseHex("0047009A0BAC09800111AA0102AB010200")
+val DIGEST: ByteArray = MessageDigest.getInstance("SHA-256").digest("what is signed".toByteArray())
+val SIGN: ByteArray = HEX.parseHex("0087119A267C2482008120") + DIGEST + byteArrayOf(0)
+
+/** Keys of Java; `trouble` is thrown instead of signing. */
+class Keys : KeyStore {
+    val keys = ConcurrentHashMap<String, KeyPair>()
+    @Volatile var used = 0
+    @Volatile var trouble: Exception? = null
+
+    override fun algorithms() = listOf(KeyAlgorithm.ECC_P256)
+
+    override suspend fun generate(algorithm: KeyAlgorithm): GeneratedKey {
+        check(algorithm == KeyAlgorithm.ECC_P256)
+        val generator = KeyPairGenerator.getInstance("EC")
+        generator.initialize(ECGenParameterSpec("secp256r1"))
+        val pair = generator.generateKeyPair()
+        val handle = ByteArray(16).also { SecureRandom().nextBytes(it) }
+        keys[HEX.formatHex(handle)] = pair
+        val point = (pair.public as ECPublicKey).w
+        fun field(number: java.math.BigInteger) = ByteArray(32).also { field ->
+            val octets = number.toByteArray().dropWhile { it == 0.toByte() }.toByteArray()
+            octets.copyInto(field, 32 - octets.size)
+        }
+        return GeneratedKey(handle, PublicKey.Ecc(byteArrayOf(4) + field(point.affineX) + field(point.affineY)))
+    }
+
+    override suspend fun sign(handle: ByteArray, algorithm: KeyAlgorithm, input: ByteArray): ByteArray {
+        delay(1)
+        trouble?.let { throw it }
+        val pair = keys[HEX.formatHex(handle)] ?: throw KeyStoreException.UnknownKey()
+        used += 1
+        return Signature.getInstance("NONEwithECDSA").run {
+            initSign(pair.private)
+            update(input)
+            sign()
+        }
+    }
+
+    override suspend fun decrypt(handle: ByteArray, algorithm: KeyAlgorithm, input: ByteArray): ByteArray =
+        throw KeyStoreException.UnsupportedAlgorithm()
+
+    override suspend fun agree(handle: ByteArray, algorithm: KeyAlgorithm, peerPoint: ByteArray): ByteArray =
+        throw KeyStoreException.UnsupportedAlgorithm()
+
+    override suspend fun delete(handle: ByteArray) {
+        keys.remove(HEX.formatHex(handle))
+    }
+
+    override suspend fun handles(): List<ByteArray> = keys.keys.map { HEX.parseHex(it) }
+}
+
+/** Seals as Android's Keystore does, with a key in memory. */
+class DeviceKey : SealingKey {
+    @Volatile var key = ByteArray(32).also { SecureRandom().nextBytes(it) }
+
+    override suspend fun seal(context: ByteArray, plain: ByteArray): ByteArray {
+        val nonce = ByteArray(12).also { SecureRandom().nextBytes(it) }
+        return nonce + cipher(Cipher.ENCRYPT_MODE, context, nonce).doFinal(plain)
+    }
+
+    override suspend fun unseal(context: ByteArray, sealed: ByteArray): ByteArray = try {
+        cipher(Cipher.DECRYPT_MODE, context, sealed.copyOf(12)).doFinal(sealed, 12, sealed.size - 12)
+    } catch (_: java.security.GeneralSecurityException) {
+        throw SealingException.Rejected()
+    }
+
+    private fun cipher(mode: Int, context: ByteArray, nonce: ByteArray) = Cipher.getInstance("AES/GCM/NoPadding").apply {
+        init(mode, SecretKeySpec(key, "AES"), GCMParameterSpec(128, nonce))
+        updateAAD(context)
+    }
+}
+
+/** Decides as the test says. */
+class Owner : Approver {
+    val asked = CopyOnWriteArrayList<ApprovalRequest>()
+    val waiting = CompletableDeferred<Unit>()
+    val cancelled = CompletableDeferred<Unit>()
+    @Volatile var decide: suspend () -> ApprovalDecision = { ApprovalDecision.APPROVED }
+
+    override suspend fun approve(request: ApprovalRequest): ApprovalDecision {
+        asked.add(request)
+        return decide()
+    }
+
+    suspend fun waitForever(): ApprovalDecision {
+        waiting.complete(Unit)
+        try {
+            return CompletableDeferred<ApprovalDecision>().await()
+        } catch (cancellation: CancellationException) {
+            cancelled.complete(Unit)
+            throw cancellation
+        }
+    }
+}
+
+class Fixture : AutoCloseable {
+    val folder: Path = Files.createTempDirectory(
+        "pocketcard-kotlin",
+        PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")),
+    )
+    val keys = Keys()
+    val device = DeviceKey()
+    val owner = Owner()
+    val host = TestHost("Kotlin's computer")
+    lateinit var phone: Phone
+    lateinit var events: Events
+    lateinit var link: Link
+    @Volatile var wire: Wire? = null
+    private val seen = Channel<TestHostEvent>(Channel.UNLIMITED)
+    /** The computer lives on one thread; the phone's thread only hands messages over. */
+    private val desk = Executors.newSingleThreadExecutor()
+
+    inner class Wire : Transport {
+        val closed = CompletableDeferred<Unit>()
+        @Volatile var fails = false
+
+        override fun send(message: ByteArray): SendOutcome {
+            check(!fails) { "the radio caught fire" }
+            desk.execute {
+                if (wire === this) {
+                    host.receive(message)
+                    flush()
+                }
+            }
+            return SendOutcome.SENT
+        }
+
+        override fun disconnect() {
+            closed.complete(Unit)
+        }
+    }
+
+    suspend fun start() {
+        phone = Phone.start(PhoneSettings("Kotlin's phone", "test 1", folder.toString(), true), keys, device, owner)
+        events = phone.events()
+    }
+
+    fun connect() = onDesk {
+        wire = Wire()
+        link = phone.linkUp(wire!!)
+        flush()
+    }
+
+    fun <T> onDesk(work: () -> T): T = desk.submit(work).get()
+
+    private fun flush() {
+        while (true) seen.trySend(host.nextEvent() ?: break)
+        while (true) {
+            val message = host.nextMessage() ?: break
+            try {
+                link.tryPushMessage(message)
+            } catch (_: LinkException.Closed) {
+                break
+            }
+        }
+    }
+
+    suspend inline fun <reified T : TestHostEvent> hostEvent(): T {
+        while (true) (nextSeen() as? T)?.let { return it }
+    }
+
+    suspend fun nextSeen() = seen.receive()
+
+    suspend inline fun <reified T : PhoneEvent> phoneEvent(): T {
+        while (true) ((events.next() ?: error("the phone has stopped")) as? T)?.let { return it }
+    }
+
+    suspend fun pair(): String {
+        val text = host.offer()
+        connect()
+        same("Kotlin's computer", phone.scan(text))
+        val shown = hostEvent<TestHostEvent.Digits>()
+        val digits = phoneEvent<PhoneEvent.PairingDigits>()
+        same(shown.digits, digits.digits)
+        same("Kotlin's computer" to "Kotlin's phone", digits.hostName to shown.phoneName)
+        check(Regex("\\d{6}").matches(digits.digits))
+        phone.confirmPairing(true)
+        onDesk {
+            host.confirm(true)
+            flush()
+        }
+        hostEvent<TestHostEvent.PairingDone>()
+        return phoneEvent<PhoneEvent.Paired>().hostId
+    }
+
+    suspend fun open() {
+        host.connect()
+        connect()
+        same(0x3B, hostEvent<TestHostEvent.Opened>().atr[0].toInt())
+    }
+
+    fun send(command: ByteArray) = onDesk { host.transmit(command).also { flush() } }
+
+    fun reset() = onDesk {
+        host.reset()
+        flush()
+    }
+
+    suspend fun transmit(command: ByteArray): ByteArray {
+        val request = send(command)
+        while (true) {
+            val answer = hostEvent<TestHostEvent.Response>()
+            if (answer.requestId == request) return answer.response
+        }
+    }
+
+    suspend fun withKey(): String {
+        val hostId = pair()
+        ok(phone.localTransmit(GENERATE))
+        open()
+        ok(transmit(SELECT))
+        ok(transmit(VERIFY))
+        return hostId
+    }
+
+    suspend fun signs() {
+        val answer = transmit(SIGN)
+        ok(answer)
+        same(0x7C to 0x82, (answer[0].toInt() and 0xFF) to (answer[2].toInt() and 0xFF))
+        val verifier = Signature.getInstance("NONEwithECDSA")
+        verifier.initVerify(keys.keys.values.single().public)
+        verifier.update(DIGEST)
+        check(verifier.verify(answer, 4, answer.size - 6)) { "the signature is wrong" }
+    }
+
+    suspend fun refuses() = same(2, transmit(SIGN).size)
+
+    override fun close() {
+        runBlocking { phone.stop() }
+        desk.shutdownNow()
+        folder.toFile().deleteRecursively()
+    }
+}
+
+fun <T> same(expected: T, actual: T) = check(expected == actual) { "expected $expected, not $actual" }
+
+fun ok(response: ByteArray) = same("9000", HEX.formatHex(response).takeLast(4))
+
+suspend inline fun <reified E : Throwable> throws(crossinline action: suspend () -> Any?) {
+    try {
+        action()
+    } catch (error: Throwable) {
+        check(error is E) { "threw $error" }
+        return
+    }
+    error("did not throw ${E::class}")
+}
+
+val TESTS: Map<String, suspend Fixture.() -> Unit> = mapOf(
+    "pairs and answers" to {
+        val hostId = pair()
+        open()
+        same(hostId, phoneEvent<PhoneEvent.Connected>().hostId)
+        check(link.isAuthenticated())
+        ok(transmit(SELECT))
+        same("6d00", HEX.formatHex(transmit(byteArrayOf(0, 0xEE.toByte(), 0, 0))))
+        same(listOf(Triple(hostId, "Kotlin's computer", true)), phone.hosts().map { Triple(it.id, it.name, it.connected) })
+        phone.rename(hostId, "Desk")
+        same("Desk", phone.hosts().single().name)
+    },
+    "signs with a key in Kotlin if the owner agrees" to {
+        val hostId = withKey()
+        signs()
+        val request = owner.asked.single()
+        same(listOf(hostId, "Kotlin's computer", 0x9A.toUByte(), ApprovalPurpose.SIGN),
+            listOf(request.hostId, request.hostName, request.key, request.purpose))
+        owner.decide = { ApprovalDecision.DENIED }
+        refuses()
+        same(1, keys.used)
+        owner.decide = { ApprovalDecision.APPROVED }
+        signs()
+    },
+    "errors of Kotlin are answers of the card" to {
+        withKey()
+        for (trouble in listOf(KeyStoreException.Refused(), KeyStoreException.Unusable(), RuntimeException("a bug in the app"))) {
+            keys.trouble = trouble
+            refuses()
+        }
+        keys.trouble = null
+        signs()
+        owner.decide = { throw RuntimeException("a bug in the app") }
+        refuses()
+        owner.decide = { throw ApproverException.Failed() }
+        refuses()
+        owner.decide = { ApprovalDecision.APPROVED }
+        signs()
+    },
+    "a reset takes the question back" to {
+        withKey()
+        owner.decide = { owner.waitForever() }
+        send(SIGN)
+        owner.waiting.await()
+        reset()
+        owner.cancelled.await()
+        phoneEvent<PhoneEvent.CommandCancelled>()
+        owner.decide = { ApprovalDecision.APPROVED }
+        same("6982", HEX.formatHex(transmit(SIGN)))
+        same(0, keys.used)
+        ok(transmit(VERIFY))
+        signs()
+    },
+    "a cancelled wait loses no event" to {
+        repeat(20) { throws<TimeoutCancellationException> { withTimeout(5) { events.next() } } }
+        phone.lock()
+        check(phoneEvent<PhoneEvent.CardLocked>().locked)
+        phone.unlock()
+        check(!phoneEvent<PhoneEvent.CardLocked>().locked)
+    },
+    "errors are typed" to {
+        throws<ScanException.Text> { phone.scan("https://example.org") }
+        throws<PhoneException.UnknownHost> { phone.forget("00".repeat(32)) }
+        throws<PhoneException.NoPairing> { phone.confirmPairing(true) }
+        throws<PhoneException.NotACommand> { phone.localTransmit(byteArrayOf(0)) }
+        throws<PhoneException.PinRefused> { phone.choosePin("123456789", "12345678") }
+        throws<StartException.InUse> { Phone.start(PhoneSettings("x", "x", folder.toString(), true), keys, device, owner) }
+        phone.stop()
+        throws<PhoneException.Stopped> { phone.hosts() }
+        throws<ScanException.Stopped> { phone.compare() }
+        while (events.next() != null) Unit
+    },
+    "a forgotten host is cut off" to {
+        val hostId = pair()
+        open()
+        phone.forget(hostId)
+        wire!!.closed.await()
+        hostEvent<TestHostEvent.Closed>()
+        phoneEvent<PhoneEvent.Forgotten>()
+        // The phone closes the transport first, and then lets the link go.
+        while (!link.isClosed()) delay(1)
+        throws<LinkException.Closed> { link.pushMessage(byteArrayOf(2)) }
+    },
+    "a transport that fails is a lost link" to {
+        pair()
+        open()
+        phoneEvent<PhoneEvent.Connected>()
+        wire!!.fails = true
+        send(SELECT)
+        phoneEvent<PhoneEvent.Disconnected>()
+        open()
+        ok(transmit(SELECT))
+        link.linkDown()
+        phoneEvent<PhoneEvent.Disconnected>()
+    },
+    "is the same phone after a restart" to {
+        withKey()
+        phone.stop()
+        start()
+        open()
+        ok(transmit(SELECT))
+        ok(transmit(VERIFY))
+        signs()
+        phone.stop()
+        device.key = ByteArray(32)
+        throws<StartException.Sealing> { start() }
+    },
+)
+
+fun main(arguments: Array<String>) {
+    var failures = 0
+    for ((name, test) in TESTS.filterKeys { name -> arguments.all { it in name } }) {
+        val error = Fixture().use { fixture ->
+            runCatching {
+                runBlocking {
+                    withTimeout(LIMIT_MS) {
+                        fixture.start()
+                        fixture.test()
+                    }
+                }
+            }.exceptionOrNull()
+        }
+        println("$name ... ${if (error == null) "ok" else "FAILED"}")
+        error?.printStackTrace(System.out)
+        failures += if (error == null) 0 else 1
+    }
+    println(if (failures == 0) "OK" else "FAILED: $failures")
+    exitProcess(if (failures == 0) 0 else 1)
+}
