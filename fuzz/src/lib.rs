@@ -3,6 +3,8 @@
 //! Every `run` takes the fuzzer's bytes and panics if something does not hold; `README.md` says what each asserts.
 //! Bytes that are no list of operations are read as far as they go: every input is a valid one.
 
+#![warn(missing_docs)]
+
 pub mod apdu;
 pub mod card;
 pub mod control_messages;
