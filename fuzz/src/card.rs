@@ -5,7 +5,7 @@ use std::time::Duration;
 use pocketcard_phone::card::test_support::{TestBox, TestHost};
 use pocketcard_phone::card::{Effect, Input as CardInput, ProbePoint};
 use pocketcard_phone::traits::KeyHandle;
-use pocketcard_protocol::apdu::{Chaining, Command, Response, Step};
+use pocketcard_protocol::apdu::{Chaining, Command, Response, StatusWord, Step};
 use pocketcard_protocol::messages::{Body, Envelope};
 
 use crate::Input;
@@ -205,7 +205,8 @@ fn learn(earned: Earned, command: &Command, response: &Response) -> Earned {
         // A verification, and a change of the PIN, which proves that it is known.
         0x20 | 0x24 if is_success && !command.data().is_empty() => Earned { pin: true, fresh: true },
         0x20 if is_success && command.p1() == 0xFF => Earned::default(),
-        0x20 if matches!(u16::from(response.status()), 0x63C0..=0x63CF | 0x6983) && !command.data().is_empty() => {
+        // A wrong PIN ends what was verified. A blocked one (69 83) is not compared and changes nothing.
+        0x20 if matches!(response.status(), StatusWord::RemainingTries(_)) && !command.data().is_empty() => {
             Earned::default()
         }
         _ => earned,
