@@ -130,7 +130,7 @@ impl PivApplet {
         Ok(())
     }
 
-    /// One attempt at a reference.
+    /// One attempt at a reference. Whoever takes the last try of the PIN ends its verification for everybody.
     fn attempt(
         &mut self,
         reference: PinReference,
@@ -138,7 +138,13 @@ impl PivApplet {
         context: &Context<'_>,
     ) -> Result<(), StatusWord> {
         let kept = self.kept_tries(context);
-        self.state.attempt(reference, candidate, kept, context).refusal().map_or(Ok(()), Err)
+        let attempt = self.state.attempt(reference, candidate, kept, context);
+        // On a card of the standard, which has one session, the failure that takes the last try also ends what was verified,
+        // so a blocked PIN is never a verified one. With several sessions that holds only if it ends in all of them.
+        if self.state.reference(PinReference::Pin).tries_left == 0 {
+            self.sessions.values_mut().for_each(|security| security.pin = PinProof::None);
+        }
+        attempt.refusal().map_or(Ok(()), Err)
     }
 
     /// A failed attempt takes back what an earlier VERIFY had opened; a refused one does not.

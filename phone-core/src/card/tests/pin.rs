@@ -1,3 +1,5 @@
+use pocketcard_protocol::messages::Body;
+
 use super::*;
 use crate::card::test_support::TestStore;
 use crate::card::{CardConfig, CardError, Input, NoProbe, ProbePoint};
@@ -167,6 +169,45 @@ fn one_host_changing_the_pin_closes_the_other_hosts_session() {
     // Tries are the card's, not the session's.
     table(&mut card, &mut second, &[(VERIFY, "63C2")]);
     table(&mut card, &mut first, &[("0020FF80", "9000"), (STATUS, "63C2")]);
+}
+
+#[test]
+fn a_pin_that_one_host_blocks_is_verified_for_nobody() {
+    let (mut card, mut first) = card_with_keys();
+    let mut second = card.host(2);
+    table(&mut card, &mut first, &[(VERIFY, "9000")]);
+    table(&mut card, &mut second, &[(VERIFY_WRONG, "63C2"), (VERIFY_WRONG, "63C1")]);
+    table(&mut card, &mut first, &[(STATUS, "9000")]);
+    assert_eq!(sign(&mut card, &mut first, "9A"), "9000", "a wrong PIN is the affair of who gave it");
+    card.out.sent.clear();
+    table(&mut card, &mut second, &[(VERIFY_WRONG, "63C0")]);
+    // The other host is told before it asks.
+    let told = card.out.sent.iter().find_map(|(link, envelope)| match &envelope.body {
+        Some(Body::SecurityState(state)) if *link == first.link => Some((state.pin_verified, state.pin_tries_left)),
+        _ => None,
+    });
+    assert_eq!(told, Some((false, 0)));
+    assert_eq!(sign(&mut card, &mut first, "9A"), "6982");
+    assert_eq!(sign(&mut card, &mut first, "9E"), "9000");
+    table(&mut card, &mut first, &[(STATUS, "6983"), ("00CB3FFF 05 5C035FC109 00", "6982"), (VERIFY, "6983")]);
+    // Whoever has the PUK opens it again, and it is verified for nobody yet.
+    table(&mut card, &mut second, &[("002C0080 10 3132333435363738 313233343536FFFF", "9000"), (STATUS, "63C3")]);
+    table(&mut card, &mut first, &[(STATUS, "63C3"), (VERIFY, "9000")]);
+}
+
+#[test]
+fn on_an_owned_card_a_host_that_uses_up_its_tries_ends_nothing_for_others_but_the_owner_who_does_ends_all() {
+    let mut card = TestBox::with(CardConfig::default(), TestStore::new());
+    card.handle(Input::Enrol { request: 1, pin: (*b"246810\xFF\xFF").into(), puk: (*b"87654321").into() });
+    card.out.local.clear();
+    let right = "00200080 08 323436383130FFFF";
+    let mut first = card.host(1);
+    let mut second = card.host(2);
+    table(&mut card, &mut first, &[(right, "9000")]);
+    table(&mut card, &mut second, &[(VERIFY_WRONG, "63C1"), (VERIFY_WRONG, "63C0"), (VERIFY_WRONG, "6983")]);
+    table(&mut card, &mut first, &[(STATUS, "9000")]);
+    assert_eq!(text(&card.local(&bytes(VERIFY_WRONG))), "63C0");
+    table(&mut card, &mut first, &[(STATUS, "6983")]);
 }
 
 #[test]

@@ -139,6 +139,11 @@ fn apply(card: &mut TestBox, hosts: &mut [TestHost; 2], model: &mut Model, who: 
             } else {
                 assert_eq!(status, format!("63C{}", model.pin_tries));
                 model.proven[who] = Proven::default();
+                if model.pin_tries == 0 {
+                    // Blocked for one is blocked for all.
+                    model.proven[other].pin = false;
+                    model.proven[other].fresh = false;
+                }
             }
         }
         Step::Logout => {
