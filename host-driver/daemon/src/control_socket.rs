@@ -8,7 +8,6 @@ use pocketcard_ipc::VERSION;
 use pocketcard_ipc::control::{ErrorCode, Event, Failure, LineError, LineReader, Reply, Request, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::hub::Hub;
@@ -21,19 +20,16 @@ const MOST: usize = 32;
 /// For a client to say hello, and to take an answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// For a client that neither asks nor watches: it would keep its place from others.
+const IDLE_LIMIT: Duration = Duration::from_secs(10 * 60);
+
 /// Accepts clients for ever.
 pub(crate) async fn serve(hub: Arc<Hub>, listener: Listener) {
-    let places = Arc::new(Semaphore::new(MOST));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = listener.accept(&hub.config).await;
-        let hub = Arc::clone(&hub);
-        tokio::spawn(async move {
-            // The one thing to do about a broken connection is to end it.
-            let _ = Conversation { stream, lines: LineReader::new() }.run(&hub).await;
-            drop(place);
-        });
-    }
+    let one = |hub, stream| async move {
+        // The one thing to do about a broken connection is to end it.
+        let _ = Conversation { stream, lines: LineReader::new() }.run(&hub).await;
+    };
+    listener.serve(hub, MOST, one).await;
 }
 
 /// One client.
@@ -90,7 +86,7 @@ impl Conversation {
     /// The next request that is one; others are answered here.
     async fn request(&mut self) -> Result<Request, LineError> {
         loop {
-            match self.next().await {
+            match tokio::time::timeout(IDLE_LIMIT, self.next()).await.map_err(|_| timed_out())? {
                 Err(LineError::Malformed) => self.reply(&bad_request("not a request of this version")).await?,
                 other => return other,
             }
@@ -150,4 +146,28 @@ fn done(result: Result<(), Failure>) -> Reply {
 
 fn bad_request(message: &str) -> Reply {
     Reply::Error(Failure { code: ErrorCode::BadRequest, message: message.to_owned(), advice: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use pocketcard_protocol::link::VersionRange;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_closed_at_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: folder.path().to_owned(), ..Config::default() };
+        let hub = Hub::new(config, VersionRange::SUPPORTED).unwrap();
+        let hello = encode(&Request::Hello { version: VERSION, software: "test".into() }).unwrap();
+        for (first, limit) in [(&b""[..], LIMIT), (&hello, IDLE_LIMIT)] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(first).await.unwrap();
+            let begin = tokio::time::Instant::now();
+            let ended = Conversation { stream: near, lines: LineReader::new() }.run(&hub).await;
+            assert!(matches!(ended, Err(LineError::Io(_))), "{ended:?}");
+            assert_eq!(begin.elapsed().as_secs(), limit.as_secs());
+        }
+    }
 }

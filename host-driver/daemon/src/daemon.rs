@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pocketcard_protocol::link::VersionRange;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfigError};
@@ -34,6 +35,32 @@ pub enum DaemonError {
     /// The signals that end the daemon cannot be caught.
     #[error("cannot wait for signals: {0}")]
     Signals(#[source] io::Error),
+}
+
+/// SIGTERM, SIGINT and SIGHUP, none of which kills the process any more once this exists. To be made before the daemon,
+/// so that none finds its sockets there and their removal not yet arranged.
+#[derive(Debug)]
+pub struct EndSignals([Signal; 3]);
+
+impl EndSignals {
+    /// Catches the signals from now on. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`DaemonError::Signals`].
+    pub fn catch() -> Result<Self, DaemonError> {
+        let catch = |kind| signal(kind).map_err(DaemonError::Signals);
+        let [terminate, interrupt, hangup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        Ok(Self([catch(terminate)?, catch(interrupt)?, catch(hangup)?]))
+    }
+
+    async fn next(&mut self) {
+        let Self([terminate, interrupt, hangup]) = self;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 /// A daemon that listens. It must be made and used within one tokio runtime.
@@ -89,25 +116,15 @@ impl Daemon {
         Ok(Self { hub, doors })
     }
 
-    /// Waits for SIGTERM or SIGINT, then says good-bye to the phones.
-    ///
-    /// # Errors
-    /// [`DaemonError::Signals`].
-    pub async fn until_signal(mut self) -> Result<(), DaemonError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    /// Runs until one of the signals comes, then says good-bye to the phones.
+    pub async fn until(mut self, mut signals: EndSignals) {
+        signals.next().await;
         tracing::info!("ending");
         self.stop();
         // The sockets' files go away with the tasks that hold them.
         for door in self.doors.drain(..) {
             let _ = door.await;
         }
-        Ok(())
     }
 
     fn stop(&mut self) {

@@ -21,6 +21,10 @@ pub(crate) fn findings(hub: &Hub) -> Vec<Finding> {
     if !hub.config.dev {
         findings.extend(accounts());
     }
+    findings.extend(hub.unusable().into_iter().map(|message| {
+        let advice = "move the file away and restart pocketcardd, then pair that phone again";
+        finding("store", Level::Error, message, Some(advice))
+    }));
     findings.extend(phones(hub));
     findings
 }

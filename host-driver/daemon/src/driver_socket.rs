@@ -6,7 +6,6 @@ use std::time::Duration;
 use pocketcard_ipc::VERSION;
 use pocketcard_ipc::driver::{FrameBuffer, Reply, Request, Role, Verdict};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 
 use crate::hub::Hub;
 use crate::listener::Listener;
@@ -21,16 +20,7 @@ const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
 /// Accepts drivers for ever.
 pub(crate) async fn serve(hub: Arc<Hub>, listener: Listener) {
-    let places = Arc::new(Semaphore::new(MOST));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = listener.accept(&hub.config).await;
-        let hub = Arc::clone(&hub);
-        tokio::spawn(async move {
-            connection(&hub, stream).await;
-            drop(place);
-        });
-    }
+    listener.serve(hub, MOST, |hub, stream| async move { connection(&hub, stream).await }).await;
 }
 
 async fn connection(hub: &Hub, stream: UnixStream) {

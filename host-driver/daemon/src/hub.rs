@@ -19,6 +19,9 @@ use crate::{Clock, SOFTWARE, SystemEntropy, locked, phone_link};
 /// Events that a slow watcher may be behind before it is told that it lost some.
 const EVENTS: usize = 256;
 
+/// How much of an id names a phone.
+const SHORTEST_ID: usize = 4;
+
 /// What all tasks share.
 pub(crate) struct Hub {
     pub(crate) config: Config,
@@ -33,19 +36,24 @@ pub(crate) struct Hub {
     versions: VersionRange,
     store: Store,
     phones: Mutex<HashMap<PublicKey, Entry>>,
+    /// Files of the store that cannot be read, in words.
+    unusable: Mutex<Vec<String>>,
 }
 
 struct Entry {
     record: Record,
     /// Dials the phone; absent for one without an address.
-    task: Option<JoinHandle<()>>,
+    _dialler: Option<Task>,
+    /// Drops the pair if the phone never turns out to have it; absent once it did.
+    expiry: Option<Task>,
 }
 
-impl Drop for Entry {
+/// A task that ends with whatever holds it.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.0.abort();
     }
 }
 
@@ -70,6 +78,7 @@ impl Hub {
             versions,
             store,
             phones: Mutex::default(),
+            unusable: Mutex::default(),
         }))
     }
 
@@ -79,9 +88,14 @@ impl Hub {
             let slot = Arc::clone(slot);
             tokio::spawn(async move { slot.keep_time().await });
         }
-        for record in self.store.phones()? {
+        let (records, unusable) = self.store.phones()?;
+        for record in records {
             self.adopt(record);
         }
+        for error in &unusable {
+            tracing::error!("a paired phone cannot be used: {error}");
+        }
+        *locked(&self.unusable) = unusable.iter().map(StoreError::to_string).collect();
         Ok(())
     }
 
@@ -157,7 +171,9 @@ impl Hub {
         if let Err(error) = self.store.save(&entry.record) {
             entry.record.confirmed = false;
             tracing::error!(%error, "the confirmation of a pair could not be stored");
+            return;
         }
+        entry.expiry = None;
     }
 
     /// Deletes a pair; its link is closed when this returns.
@@ -172,8 +188,8 @@ impl Hub {
         if clean.is_empty() || clean != name {
             return Err(Failure {
                 code: ErrorCode::BadName,
-                message: "a name has 1 to 64 bytes and no control characters".into(),
-                advice: None,
+                message: "a name has 1 to 64 bytes, no control characters and no space around it".into(),
+                advice: Some("choose another name".into()),
             });
         }
         let mut phones = locked(&self.phones);
@@ -225,6 +241,11 @@ impl Hub {
         }
     }
 
+    /// Files of the store that could not be read at the start, in words.
+    pub(crate) fn unusable(&self) -> Vec<String> {
+        locked(&self.unusable).clone()
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
@@ -258,11 +279,11 @@ impl Hub {
         let peer = record.keys.peer;
         let mut phones = locked(&self.phones);
         let occupied = phones.values().any(|entry| entry.record.slot == record.slot);
-        let mut task = None;
+        let mut dialler = None;
         match self.slot(record.slot).filter(|_| !occupied) {
             Some(slot) => {
                 slot.set_phone(Some((id(&peer), record.name.clone())));
-                task = record.address.clone().map(|address| {
+                dialler = record.address.clone().map(|address| {
                     let hub = Arc::downgrade(self);
                     let opened = move || {
                         if let Some(hub) = hub.upgrade() {
@@ -270,21 +291,21 @@ impl Hub {
                         }
                     };
                     let keys: Arc<PairKeys> = Arc::new(record.keys.duplicate());
-                    tokio::spawn(phone_link::keep(Arc::clone(slot), self.host_config(), keys, address, opened))
+                    Task(tokio::spawn(phone_link::keep(Arc::clone(slot), self.host_config(), keys, address, opened)))
                 });
             }
             None => tracing::error!(phone = ?peer, slot = record.slot, "the slot of a stored phone cannot be used"),
         }
-        if !record.confirmed {
+        let expiry = (!record.confirmed).then(|| {
             let hub = Arc::downgrade(self);
-            tokio::spawn(async move {
+            Task(tokio::spawn(async move {
                 tokio::time::sleep(UNCONFIRMED_PAIR_LIFETIME).await;
                 if let Some(hub) = hub.upgrade() {
                     hub.drop_unconfirmed(&peer);
                 }
-            });
-        }
-        phones.insert(peer, Entry { record, task });
+            }))
+        });
+        phones.insert(peer, Entry { record, _dialler: dialler, expiry });
     }
 
     fn drop_unconfirmed(&self, peer: &PublicKey) {
@@ -310,19 +331,20 @@ impl Hub {
         Ok(())
     }
 
-    /// By id, by the unambiguous start of an id, or by name.
+    /// By id, by the start of an id, or by name. A phone chooses its own name at first: one that looks like another's
+    /// id must not stand in for that other.
     fn find(&self, text: &str) -> Result<PublicKey, Failure> {
         let phones = locked(&self.phones);
-        let by_name = |entry: &&Entry| entry.record.name == text;
-        let by_id = |entry: &&Entry| text.len() >= 4 && id(&entry.record.keys.peer).starts_with(&text.to_lowercase());
-        let mut found: Vec<&Entry> = phones.values().filter(by_name).collect();
-        if found.is_empty() {
-            found = phones.values().filter(by_id).collect();
-        }
-        match found.as_slice() {
-            [] => Err(no_such_phone(text)),
-            [entry] => Ok(entry.record.keys.peer),
-            several => Err(Failure {
+        let lower = text.to_lowercase();
+        let fits = |entry: &&Entry| {
+            entry.record.name == text || (text.len() >= SHORTEST_ID && id(&entry.record.keys.peer).starts_with(&lower))
+        };
+        let found: Vec<&Entry> = phones.values().filter(fits).collect();
+        let whole_id = found.iter().find(|entry| id(&entry.record.keys.peer) == lower);
+        match (whole_id, found.as_slice()) {
+            (_, []) => Err(no_such_phone(text)),
+            (Some(entry), _) | (None, [entry]) => Ok(entry.record.keys.peer),
+            (None, several) => Err(Failure {
                 code: ErrorCode::AmbiguousPhone,
                 message: format!("{} phones fit {text:?}", several.len()),
                 advice: Some("name one by its id: `pocketcard phones` lists them".into()),
@@ -344,5 +366,94 @@ pub(crate) fn storage(error: StoreError) -> Failure {
         code: ErrorCode::Storage,
         message: format!("the pairing store could not be written: {error}"),
         advice: Some("check the disk and the owner of the daemon's state folder".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn record(peer: u8, slot: u32, name: &str) -> Record {
+        let mut keys = vec![1];
+        keys.extend([peer; 32]);
+        keys.extend([7; 64]);
+        let keys = PairKeys::from_bytes(&keys).unwrap();
+        Record { keys, name: name.into(), slot, address: None, confirmed: false }
+    }
+
+    fn hub(folder: &std::path::Path) -> Arc<Hub> {
+        let config = Config { state_dir: folder.to_owned(), dev: true, ..Config::default() };
+        Hub::new(config, VersionRange::SUPPORTED).unwrap()
+    }
+
+    async fn pass(time: Duration) {
+        // The task that waits runs before the clock moves, and again after it.
+        tokio::task::yield_now().await;
+        tokio::time::advance(time).await;
+        tokio::task::yield_now().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pair_that_the_phone_never_stored_is_dropped_after_ten_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = hub(folder.path());
+        for (peer, slot) in [(1, 0), (2, 1), (3, 2)] {
+            hub.add(record(peer, slot, "Pixel")).unwrap();
+        }
+        hub.confirm(&PublicKey::from([2; 32]));
+        pass(UNCONFIRMED_PAIR_LIFETIME - Duration::from_secs(1)).await;
+        assert_eq!(hub.phones().len(), 3);
+        // Paired again in the last moment: its ten minutes begin again.
+        hub.add(record(3, 2, "Pixel")).unwrap();
+        pass(Duration::from_secs(2)).await;
+        assert_eq!(hub.phones().iter().map(|phone| phone.slot).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(hub.store.phones().unwrap().0.len(), 2, "it is gone from the disk, too");
+        pass(UNCONFIRMED_PAIR_LIFETIME).await;
+        assert_eq!(hub.phones().iter().map(|phone| phone.slot).collect::<Vec<_>>(), [1]);
+    }
+
+    #[tokio::test]
+    async fn phones_of_one_name_are_told_apart_by_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = hub(folder.path());
+        let (first, second) = (id(&PublicKey::from([1; 32])), id(&PublicKey::from([2; 32])));
+        hub.add(record(1, 0, "Pixel")).unwrap();
+        hub.add(record(2, 1, "Pixel")).unwrap();
+        // A phone that calls itself what another's id begins with.
+        hub.add(record(3, 2, "01010101")).unwrap();
+        let code = |result: Result<(), Failure>| result.unwrap_err().code;
+        assert_eq!(code(hub.forget("Pixel")), ErrorCode::AmbiguousPhone);
+        assert_eq!(code(hub.forget("01010101")), ErrorCode::AmbiguousPhone);
+        assert_eq!(code(hub.forget("010")), ErrorCode::NoSuchPhone);
+        hub.rename(&second[..8], "Old Pixel").unwrap();
+        hub.rename("03030303", &first).unwrap();
+        hub.forget(&first).unwrap();
+        assert_eq!(hub.phones().iter().map(|phone| phone.slot).collect::<Vec<_>>(), [1, 2], "its id is what counts");
+        hub.forget("Old Pixel").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_told_and_leaves_the_other_phones() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = hub(folder.path());
+        hub.store.save(&record(1, 0, "Pixel")).unwrap();
+        std::fs::write(folder.path().join("phones/x.pair"), "?").unwrap();
+        hub.start().unwrap();
+        assert_eq!(hub.phones().len(), 1);
+        let told = crate::doctor::findings(&hub);
+        let damaged = told.iter().find(|finding| finding.message.contains("x.pair")).unwrap();
+        assert_eq!(damaged.level, pocketcard_ipc::control::Level::Error);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_stored_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = hub(folder.path());
+        hub.add(record(1, 0, "Pixel")).unwrap();
+        std::fs::remove_dir_all(folder.path().join("phones")).unwrap();
+        assert_eq!(hub.rename("Pixel", "Other").unwrap_err().code, ErrorCode::Storage);
+        assert_eq!(hub.phones()[0].name, "Pixel");
     }
 }

@@ -2,16 +2,28 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use pocketcard_ipc::accounts::Accounts;
 use pocketcard_ipc::peer::{Door, Peer};
 use rustix::fs::{Gid, chown};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::hub::Hub;
+
+/// Before the next attempt to accept when one failed. A connection that waits keeps the socket ready, so without a
+/// pause a daemon that is out of file descriptors would spin until another task closes one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the log tells of refused peers. Every local user can reach the driver's socket, and none may fill the log.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The user that pcscd runs as since 2.4, besides root.
 pub(crate) const PCSCD_USER: &str = "pcscd";
@@ -57,6 +69,7 @@ pub(crate) struct Listener {
     socket: UnixListener,
     path: PathBuf,
     inode: u64,
+    refusals: Refusals,
 }
 
 impl Drop for Listener {
@@ -82,13 +95,17 @@ impl Listener {
                 let _ = chown(&fresh, None, group);
             }
             fs::set_permissions(&fresh, Permissions::from_mode(gate.mode(config)))?;
+            may_replace(path)?;
             socket.set_nonblocking(true)?;
             let inode = fs::symlink_metadata(&fresh)?.ino();
             fs::rename(&fresh, path)?;
             Ok(inode)
         };
         match ready() {
-            Ok(inode) => Ok(Self { gate, socket: UnixListener::from_std(socket)?, path: path.to_owned(), inode }),
+            Ok(inode) => {
+                let socket = UnixListener::from_std(socket)?;
+                Ok(Self { gate, socket, path: path.to_owned(), inode, refusals: Refusals::default() })
+            }
             Err(error) => {
                 let _ = fs::remove_file(&fresh);
                 Err(error)
@@ -96,25 +113,118 @@ impl Listener {
         }
     }
 
+    /// Serves every peer on a task of its own, `most` at once. Further ones wait outside. Never returns.
+    pub(crate) async fn serve<F>(mut self, hub: Arc<Hub>, most: usize, serve_one: impl Fn(Arc<Hub>, UnixStream) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let places = Arc::new(Semaphore::new(most));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let stream = self.accept(&hub.config).await;
+            let served = serve_one(Arc::clone(&hub), stream);
+            tokio::spawn(async move {
+                served.await;
+                drop(place);
+            });
+        }
+    }
+
     /// The next peer that may come in. Others are closed without a word.
-    pub(crate) async fn accept(&self, config: &Config) -> UnixStream {
+    async fn accept(&mut self, config: &Config) -> UnixStream {
         loop {
             let stream = match self.socket.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(gate = ?self.gate, %error, "accepting failed");
-                    // Out of file descriptors, most likely: some have to be closed first.
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            match Peer::of(&stream) {
-                Ok(peer) if self.gate.door(config).admits(&peer) => return stream,
+            let peer = Peer::of(&stream);
+            if peer.as_ref().is_ok_and(|peer| self.gate.door(config).admits(peer)) {
+                return stream;
+            }
+            let Some(more) = self.refusals.another() else { continue };
+            match peer {
                 Ok(peer) => {
-                    tracing::warn!(gate = ?self.gate, user = peer.user.0, process = peer.process, "refused");
+                    tracing::warn!(gate = ?self.gate, user = peer.user.0, process = peer.process, more, "refused");
                 }
-                Err(error) => tracing::warn!(gate = ?self.gate, %error, "refused a peer without credentials"),
+                Err(error) => tracing::warn!(gate = ?self.gate, %error, more, "refused a peer without credentials"),
             }
         }
+    }
+}
+
+/// Whether a daemon may put its socket there: nothing is there, or a socket that a dead daemon left behind.
+fn may_replace(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?,
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket is there; move it away"));
+    }
+    match StdStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens there; stop it first")),
+    }
+}
+
+/// Counts the refused peers that the log does not tell of.
+#[derive(Debug, Default)]
+struct Refusals {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Refusals {
+    /// One more. If it is to be told: how many came since the last that was.
+    fn another(&mut self) -> Option<u64> {
+        if self.told.is_some_and(|told| told.elapsed() < REFUSAL_INTERVAL) {
+            self.untold += 1;
+            return None;
+        }
+        self.told = Some(Instant::now());
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config { dev: true, ..Config::default() }
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_a_living_daemon_or_another_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let left_behind = StdListener::bind(&path).unwrap();
+        drop(left_behind);
+        let living = Listener::bind(Gate::Driver, &path, &config()).unwrap();
+        let second = Listener::bind(Gate::Driver, &path, &config()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        drop(living);
+        assert!(!path.exists());
+        fs::write(&path, "a file of somebody's").unwrap();
+        let file = Listener::bind(Gate::Driver, &path, &config()).unwrap_err();
+        assert_eq!(file.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"a file of somebody's");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the attempts left nothing behind");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_refusals_are_told_once_a_second_with_their_number() {
+        let mut refusals = Refusals::default();
+        assert_eq!(refusals.another(), Some(0));
+        for _ in 0..500 {
+            assert_eq!(refusals.another(), None);
+        }
+        tokio::time::advance(REFUSAL_INTERVAL).await;
+        assert_eq!(refusals.another(), Some(500));
     }
 }

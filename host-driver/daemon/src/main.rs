@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pocketcard_daemon::config::Config;
-use pocketcard_daemon::daemon::{Daemon, DaemonError};
+use pocketcard_daemon::daemon::{Daemon, DaemonError, EndSignals};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Keeps the links to paired phones and serves the reader driver and `pocketcard`.
@@ -45,12 +45,14 @@ fn run(arguments: &Arguments) -> Result<(), DaemonError> {
     let config = Config::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Signals)?;
     runtime.block_on(async {
+        let signals = EndSignals::catch()?;
         let daemon = Daemon::start(config)?;
         tracing::info!("listening");
         // For whoever started us and waits; nobody need be reading.
         let mut stdout = std::io::stdout();
         let _ = stdout.write_all(b"ready\n").and_then(|()| stdout.flush());
-        daemon.until_signal().await
+        daemon.until(signals).await;
+        Ok(())
     })
 }
 

@@ -13,12 +13,10 @@ use pocketcard_protocol::stream::{FrameReader, LONGEST_BEFORE_AUTHENTICATION, LO
 use crate::SystemEntropy;
 use crate::control_socket::Conversation;
 use crate::hub::{Hub, storage};
+use crate::pause::Pause;
 use crate::slot::{describe, send_frames};
 use crate::store::Record;
 use crate::stream::{Outbox, Reader, dial};
-
-/// Between two attempts to reach a phone while the offer lasts.
-const REDIAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// Leads one pairing from the offer to the stored pair. The outer error is a client that went away.
 pub(crate) async fn run(
@@ -117,6 +115,8 @@ impl Pairing<'_> {
         mut offer: Offer,
         mut stream: Option<(Reader, Outbox)>,
     ) -> Result<Result<Phone, Failure>, LineError> {
+        let mut pause = Pause::new();
+        pause.watch(self.address.path());
         loop {
             let expires = offer.expires();
             let (ended, reclaimed) = match stream.take() {
@@ -133,22 +133,21 @@ impl Pairing<'_> {
             };
             // A phone that merely was not there yet, or restarted, may still scan the code that is on the screen.
             let again = matches!(reason, CloseReason::Lost | CloseReason::Timeout(_) | CloseReason::Busy);
-            let Some(same_offer) = reclaimed.filter(|_| again && self.hub.clock.now() + REDIAL_PAUSE < expires) else {
-                return Ok(Err(self.explain(reason)));
-            };
-            if self.pause().await? {
-                return Ok(Err(failure(ErrorCode::PairingCancelled, "the pairing was cancelled", None)));
+            let Some(same_offer) = reclaimed.filter(|_| again) else { return Ok(Err(self.explain(reason))) };
+            if self.hub.clock.now() >= expires {
+                return Ok(Err(self.explain(CloseReason::Expired)));
+            }
+            tokio::select! {
+                () = pause.wait(Duration::ZERO) => {}
+                // Whatever the client says now, and its end, is the end of the pairing.
+                request = self.client.next() => {
+                    request?;
+                    return Ok(Err(failure(ErrorCode::PairingCancelled, "the pairing was cancelled", None)));
+                }
             }
             offer = same_offer;
+            pause.watch(self.address.path());
             stream = dial(&self.address).await.ok();
-        }
-    }
-
-    /// Waits a little. `true` if the client cancelled meanwhile.
-    async fn pause(&mut self) -> Result<bool, LineError> {
-        tokio::select! {
-            () = tokio::time::sleep(REDIAL_PAUSE) => Ok(false),
-            request = self.client.next() => request.map(|_| true),
         }
     }
 

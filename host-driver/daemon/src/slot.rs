@@ -1,15 +1,19 @@
 //! One reader slot: the front, the link to the phone and the driver, side by side under one lock.
 
+mod words;
+
 use std::sync::{Mutex, MutexGuard};
 
-use pocketcard_front::{Config, Failure, Front, Output, PowerAction, Presence, Reply, Security};
+use pocketcard_front::{Config, Front, Output, PowerAction, Presence, Reply, Security};
 use pocketcard_ipc::control::{DriverState, Event, LinkState};
 use pocketcard_ipc::driver;
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::link::{self, CloseReason, HostConfig, Link};
-use pocketcard_protocol::messages::PendingReason;
 use pocketcard_protocol::pairing::PairKeys;
 use tokio::sync::{Notify, broadcast};
+
+pub(crate) use words::describe;
+use words::{failure_of, link_state_of, pending_words, short};
 
 use crate::stream::Outbox;
 use crate::{Clock, SOFTWARE, locked};
@@ -186,6 +190,18 @@ impl Slot {
             core.end_link(self, CloseReason::Lost, now);
             core.pump(self, now);
         }
+    }
+
+    /// Asks the phone at once whether it is still there, for a radio that hints that its app is gone. Without an answer
+    /// the link ends at the limit of a ping.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a stream tells by itself; the radio's Service Changed does not"))]
+    pub(crate) fn suspect(&self) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        if let Some(up) = &mut core.up {
+            up.link.ping(now);
+        }
+        core.pump(self, now);
     }
 
     /// Nothing listens at the phone's address.
@@ -462,51 +478,81 @@ fn send_presence(end: &mut DriverEnd, presence: &Presence) {
     }));
 }
 
-fn failure_of(failure: Failure) -> driver::Failure {
-    match failure {
-        Failure::NotPresent => driver::Failure::NotPresent,
-        Failure::TimedOut => driver::Failure::TimedOut,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
 
-fn pending_words(reason: PendingReason) -> &'static str {
-    match reason {
-        PendingReason::Unspecified | PendingReason::Busy => "busy",
-        PendingReason::Approval => "approval",
-        PendingReason::PinEntry => "pin_entry",
-        PendingReason::KeyGeneration => "key_generation",
-        PendingReason::Locked => "locked",
-    }
-}
+    use pocketcard_protocol::channel::StaticSecret;
+    use pocketcard_protocol::link::{PairingMode, PhoneConfig, VersionRange};
+    use pocketcard_protocol::stream::{FrameReader, LONGEST_MESSAGE};
+    use tokio::net::UnixStream;
 
-fn link_state_of(reason: CloseReason) -> LinkState {
-    match reason {
-        CloseReason::VersionMismatch { ours, theirs, update } => LinkState::VersionMismatch {
-            ours: u32::from(ours.max()),
-            theirs: u32::from(theirs.max()),
-            update: match update {
-                link::Side::Host => pocketcard_ipc::Side::Ours,
-                link::Side::Phone => pocketcard_ipc::Side::Theirs,
+    use super::*;
+    use crate::SystemEntropy;
+    use crate::stream::{Reader, split};
+
+    fn pair_with(peer: &StaticSecret) -> PairKeys {
+        let mut bytes = vec![1];
+        bytes.extend(peer.public().as_bytes());
+        bytes.extend([7; 64]);
+        PairKeys::from_bytes(&bytes).unwrap()
+    }
+
+    /// Hands the phone what the slot wrote, at least one message.
+    async fn deliver(reader: &mut Reader, frames: &mut FrameReader, phone: &mut Link) {
+        let count = reader.read(frames.read_buffer()).await.unwrap();
+        frames.filled(count);
+        while let Some(message) = frames.next_message().unwrap() {
+            phone.handle_message(message, Clock.now());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_suspected_phone_is_asked_at_once() {
+        let (host, phone) =
+            (StaticSecret::generate(&SystemEntropy).unwrap(), StaticSecret::generate(&SystemEntropy).unwrap());
+        let (ours, theirs) = (pair_with(&phone), pair_with(&host));
+        let config = HostConfig {
+            identity: Arc::new(host),
+            name: "desk".into(),
+            software: SOFTWARE.into(),
+            entropy: Arc::new(SystemEntropy),
+            versions: VersionRange::SUPPORTED,
+        };
+        let mut phone = Link::phone(
+            PhoneConfig {
+                identity: Arc::new(phone),
+                name: "phone".into(),
+                software: "test".into(),
+                entropy: Arc::new(SystemEntropy),
+                pairs: Arc::new(move |_| Some(theirs.duplicate())),
+                pairing: PairingMode::Closed,
+                versions: VersionRange::SUPPORTED,
             },
-        },
-        reason => LinkState::Disconnected { reason: Some(describe(reason)) },
-    }
-}
-
-/// The reason in words, with what to do about it.
-pub(crate) fn describe(reason: CloseReason) -> String {
-    match reason {
-        CloseReason::VersionMismatch { update: link::Side::Host, .. } => {
-            "the phone is newer than this computer; update Pocketcard on this computer".to_owned()
+            Clock.now(),
+        );
+        let slot = Slot::new(0, Clock, broadcast::channel(16).0);
+        slot.suspect();
+        let (near, far) = UnixStream::pair().unwrap();
+        let (_near_reader, outbox) = split(near).unwrap();
+        let (mut reader, _far) = split(far).unwrap();
+        let mut frames = FrameReader::new(LONGEST_MESSAGE);
+        let number = slot.link_up(config, &ours, outbox);
+        // The handshake, then the front's request to open a session, which this phone leaves without an answer.
+        while !phone.is_open() {
+            while let Some(message) = phone.poll_transmit() {
+                slot.link_message(number, &message);
+            }
+            deliver(&mut reader, &mut frames, &mut phone).await;
         }
-        CloseReason::VersionMismatch { update: link::Side::Phone, .. } => {
-            "the phone is older than this computer; update Pocketcard on the phone".to_owned()
+        while let Some(message) = phone.poll_transmit() {
+            assert_eq!(slot.link_message(number, &message), LinkStep::Open);
         }
-        reason => reason.to_string(),
+        while phone.poll_event().is_some() {}
+        slot.suspect();
+        deliver(&mut reader, &mut frames, &mut phone).await;
+        assert!(phone.poll_event().is_none(), "the link itself answers a ping");
+        let pong = phone.poll_transmit().unwrap();
+        assert_eq!(slot.link_message(number, &pong), LinkStep::Open);
     }
-}
-
-/// Enough of an id to tell phones apart in a log.
-fn short(id: &str) -> &str {
-    id.get(..8).unwrap_or(id)
 }

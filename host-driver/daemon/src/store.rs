@@ -113,7 +113,12 @@ impl Store {
             .map_err(io(&lock_path))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StoreError::InUse { path: folder.to_owned() })?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock })
+        let store = Self { folder: folder.to_owned(), _lock: lock };
+        // What a crash left half written was never answered for, and has secrets in it.
+        for path in store.files("new")? {
+            fs::remove_file(&path).map_err(io(&path))?;
+        }
+        Ok(store)
     }
 
     /// The folder.
@@ -140,24 +145,39 @@ impl Store {
         }
     }
 
-    /// Every pair, in the order of the slots.
+    /// Every pair, in the order of the slots, and why others cannot be read. One that cannot does not take the rest
+    /// away: the computer's login may hang on them.
     ///
     /// # Errors
-    /// [`StoreError`], also if one file alone is damaged: a phone must not vanish without a word.
-    pub fn phones(&self) -> Result<Vec<Record>, StoreError> {
-        let folder = self.folder.join("phones");
-        let io = |source| StoreError::Io { path: folder.clone(), source };
-        let mut records = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if path.extension().is_some_and(|extension| extension == "pair")
-                && let Some(bytes) = read(&path)?
-            {
-                records.push(decode(&bytes).ok_or(StoreError::Damaged { path })?);
+    /// [`StoreError`] if the folder cannot be listed.
+    pub fn phones(&self) -> Result<(Vec<Record>, Vec<StoreError>), StoreError> {
+        let (mut records, mut unusable) = (Vec::new(), Vec::new());
+        for path in self.files("pair")? {
+            let record = match read(&path) {
+                Ok(Some(bytes)) => decode(&bytes).ok_or(StoreError::Damaged { path }),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match record {
+                Ok(record) => records.push(record),
+                Err(error) => unusable.push(error),
             }
         }
         records.sort_by_key(|record| record.slot);
-        Ok(records)
+        Ok((records, unusable))
+    }
+
+    fn files(&self, extension: &str) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = self.folder.join("phones");
+        let io = |source| StoreError::Io { path: folder.clone(), source };
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path.extension().is_some_and(|found| found == extension) {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
     }
 
     /// Stores a pair, durably on return; one of the same phone is replaced.
@@ -253,9 +273,12 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    fs::rename(&fresh, path).map_err(io)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&fresh, path));
+    if let Err(error) = written {
+        // A full disk, most likely: what got onto it is of no use, and secret.
+        let _ = fs::remove_file(&fresh);
+        return Err(io(error));
+    }
     flush_folder(path)
 }
 
@@ -297,13 +320,13 @@ mod tests {
         drop(store);
         let store = Store::open(&path).unwrap();
         assert_eq!(store.identity(&SystemEntropy).unwrap().public(), identity.public());
-        let phones = store.phones().unwrap();
+        let phones = store.phones().unwrap().0;
         assert_eq!(phones.iter().map(|phone| phone.slot).collect::<Vec<_>>(), [0, 3]);
         assert_eq!((phones[1].name.as_str(), phones[1].confirmed), ("Other name", true));
         assert_eq!(*phones[1].keys.to_bytes(), *record(1, 3).keys.to_bytes());
         store.remove(&PublicKey::from([1; 32])).unwrap();
         store.remove(&PublicKey::from([1; 32])).unwrap();
-        assert_eq!(store.phones().unwrap().len(), 1);
+        assert_eq!(store.phones().unwrap().0.len(), 1);
         for (file, mode) in [("", 0o700), ("phones", 0o700), ("identity", 0o600)] {
             assert_eq!(fs::metadata(path.join(file)).unwrap().permissions().mode() & 0o777, mode, "{file}");
         }
@@ -328,8 +351,13 @@ mod tests {
         fs::write(folder.path().join("identity"), [1; 31]).unwrap();
         assert!(matches!(store.identity(&SystemEntropy), Err(StoreError::Damaged { .. })));
         assert_eq!(fs::read(folder.path().join("identity")).unwrap(), [1; 31]);
-        fs::write(folder.path().join("phones/x.pair"), b"pocketcard pair 2\n").unwrap();
-        assert!(matches!(store.phones(), Err(StoreError::Damaged { .. })));
+        store.save(&record(1, 1)).unwrap();
+        let damaged = folder.path().join("phones/x.pair");
+        fs::write(&damaged, b"pocketcard pair 2\n").unwrap();
+        let (phones, unusable) = store.phones().unwrap();
+        assert_eq!(phones.len(), 1, "one damaged file took another phone away");
+        assert!(matches!(unusable.as_slice(), [StoreError::Damaged { path }] if *path == damaged), "{unusable:?}");
+        assert_eq!(fs::read(&damaged).unwrap(), b"pocketcard pair 2\n");
     }
 
     #[test]
@@ -339,9 +367,26 @@ mod tests {
         store.save(&record(1, 1)).unwrap();
         let fresh = store.path(&PublicKey::from([1; 32])).with_extension("new");
         fs::write(&fresh, b"half").unwrap();
-        assert_eq!(store.phones().unwrap().len(), 1);
+        assert_eq!(store.phones().unwrap().0.len(), 1);
         store.save(&record(1, 2)).unwrap();
-        assert_eq!(store.phones().unwrap()[0].slot, 2);
+        assert_eq!(store.phones().unwrap().0[0].slot, 2);
+        fs::write(&fresh, b"half").unwrap();
+        drop(store);
+        Store::open(folder.path()).unwrap();
+        assert!(!fs::exists(&fresh).unwrap(), "the half-written secrets stay");
+    }
+
+    #[test]
+    fn a_pair_that_cannot_be_written_leaves_the_old_one_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.save(&record(1, 1)).unwrap();
+        let path = store.path(&PublicKey::from([1; 32]));
+        fs::remove_file(&path).unwrap();
+        // A folder cannot be replaced by a file: the last step fails, as any may on a full disk.
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(store.save(&record(1, 2)), Err(StoreError::Io { .. })));
+        assert_eq!(fs::read_dir(folder.path().join("phones")).unwrap().count(), 1, "half a pair stays");
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use pocketcard_ipc::Address;
 use rustix::net::{SendFlags, Shutdown};
@@ -16,6 +17,10 @@ use crate::locked;
 /// Most bytes that may wait for a peer that does not read.
 const QUEUE_LIMIT: usize = 1024 * 1024;
 
+/// For a connection to a phone to be made. Both kinds of address are on this computer, but a listener whose queue is
+/// full keeps a TCP connection waiting for minutes.
+const DIAL_LIMIT: Duration = Duration::from_secs(5);
+
 /// The half that reads.
 ///
 /// tokio's sockets ask the kernel for news of both directions, and each message that the peer takes out of its socket
@@ -24,8 +29,12 @@ const QUEUE_LIMIT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Reader(pipe::Receiver);
 
-/// Connects to a phone. Never waits for long: both kinds of address are on this computer.
+/// Connects to a phone, within [`DIAL_LIMIT`].
 pub(crate) async fn dial(address: &Address) -> io::Result<(Reader, Outbox)> {
+    tokio::time::timeout(DIAL_LIMIT, connect(address)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn connect(address: &Address) -> io::Result<(Reader, Outbox)> {
     match address {
         Address::Unix(path) => split(UnixStream::connect(path).await?),
         Address::Tcp(socket) => {
@@ -224,6 +233,20 @@ mod tests {
             outbox.send(&[7; 60_000]);
         }
         assert_eq!(reader.read(&mut [0; 16]).await.unwrap(), 0, "our own reader comes to the end");
+    }
+
+    #[tokio::test]
+    async fn a_phone_that_accepts_nobody_is_given_up() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        // The queue takes one.
+        let _first = dial(&address).await.unwrap();
+        tokio::time::pause();
+        let begin = tokio::time::Instant::now();
+        assert_eq!(dial(&address).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begin.elapsed().as_secs(), DIAL_LIMIT.as_secs());
     }
 
     #[tokio::test]
