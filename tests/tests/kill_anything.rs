@@ -139,9 +139,10 @@ fn every_call_ends_whoever_is_killed() {
         let signature = signature(&response).unwrap_or_else(|| panic!("after {victim:?}: {response:02x?}"));
         assert!(public_key.verifies(&scratch, &input, signature));
     }
-    println!("{rounds} kills, {in_flight} of them before the last of {BURST} signatures");
-    println!("calls: {results} right results, {errors} errors, no other end");
-    println!("slowest end of a call after a kill: {slowest:?} (limit {ENDS_WITHIN:?})");
+    // `cargo xtask` repeats these lines in its summary.
+    println!("REPORT: kill_anything: {rounds} kills, {in_flight} of them before the last of {BURST} signatures");
+    println!("REPORT: kill_anything: calls: {results} right results, {errors} errors, no other end");
+    println!("REPORT: kill_anything: slowest end of a call after a kill {slowest:?} (limit {ENDS_WITHIN:?})");
     assert!(in_flight * 3 > rounds, "most kills came too late to test anything");
 }
 
@@ -157,7 +158,7 @@ fn a_phone_that_hangs_is_given_up_and_comes_back() {
     client.send(&["transmit", &hex::encode(sign_p256(0x9A, &digest()))]);
     let answer = client.response(Duration::from_secs(10));
     let took = called.elapsed();
-    println!("a command to a phone that hangs ended after {took:?}: {answer:?}");
+    println!("REPORT: kill_anything: a command to a phone that hangs ended after {took:?}: {answer:?}");
     assert!(matches!(answer, Err(ClientFailure::Pcsc(_))), "{answer:?}");
     // The phone has two seconds for an answer or for saying that it needs longer.
     assert!(took < Duration::from_secs(4), "{took:?}");

@@ -31,7 +31,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
     test::prepare(steps)?;
     lints(steps);
     let _ = test::suites(steps, &[]);
-    let _ = fuzz::run(steps, &fuzz::Arguments::all(FUZZ_SECONDS));
+    let _ = fuzz::run(steps, &fuzz::Arguments::all(FUZZ_SECONDS, fuzz::Resources::default()));
     let _ = models::run(steps, &models::Arguments::quick());
     steps.all_good()
 }

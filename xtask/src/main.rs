@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Task::Models(arguments) => models::run(&mut steps, &arguments),
         Task::Bench(arguments) => bench::run(&mut steps, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&mut steps, &arguments).and_then(|()| steps.all_good()),
-        Task::Soak(arguments) => soak::run(&mut steps, &arguments),
+        Task::Soak(arguments) => soak::run(&mut steps, arguments),
     };
     steps.finish(result)
 }

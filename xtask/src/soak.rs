@@ -11,14 +11,16 @@ pub(crate) struct Arguments {
     /// Only the tests, no fuzzing.
     #[arg(long)]
     no_fuzz: bool,
+    #[command(flatten)]
+    resources: fuzz::Resources,
 }
 
-pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Problem> {
+pub(crate) fn run(steps: &mut Steps, arguments: Arguments) -> Result<(), Problem> {
     test::prepare(steps)?;
     // The tests look for this variable and use their full counts: 500 kills in VERIFY, 200 at random moments.
     let _ = test::suites(steps, &[("POCKETCARD_SOAK", "1")]);
     if !arguments.no_fuzz {
-        let _ = fuzz::run(steps, &fuzz::Arguments::all(60 * arguments.fuzz_minutes));
+        let _ = fuzz::run(steps, &fuzz::Arguments::all(60 * arguments.fuzz_minutes, arguments.resources));
     }
     steps.all_good()
 }

@@ -32,15 +32,10 @@ pub(crate) fn prepare(steps: &mut Steps) -> Result<(), Problem> {
         install::apt(&[install::RUN.as_slice(), &install::CLIENTS, &install::bindings()].concat())?;
         Ok(Outcome::Done)
     })?;
-    let ykman = steps.value("Install ykman from PyPI", install::ykman);
-    match ykman {
-        Ok(_) => Ok(()),
-        // Without it two tests are skipped, and say so.
-        Err(problem) => {
-            steps.note(format!("without ykman: {problem}"));
-            Ok(())
-        }
-    }
+    // Without it two tests are skipped, and say so.
+    steps.step("Install ykman from PyPI", || {
+        Ok(install::ykman().map_or_else(|problem| Outcome::Skipped(problem.to_string()), |_| Outcome::Done))
+    })
 }
 
 /// Builds everything and runs every suite; goes on after a failure, which is in the summary then.
@@ -92,12 +87,16 @@ struct Seen {
     failed: Vec<String>,
     ignored: u64,
     skips: Vec<String>,
+    reports: Vec<String>,
 }
 
 impl Seen {
     fn line(&mut self, line: &str) {
         if let Some((_, reason)) = line.split_once("SKIPPED: ") {
             self.skips.push(reason.to_owned());
+        }
+        if let Some(report) = line.strip_prefix("REPORT: ") {
+            self.reports.push(report.to_owned());
         }
         let number = |word: &str| {
             let (before, _) = line.split_once(word)?;
@@ -112,13 +111,14 @@ impl Seen {
     }
 
     fn notes(self) -> Vec<String> {
-        let Self { passed, failed, ignored, skips } = self;
+        let Self { passed, failed, ignored, skips, reports } = self;
         let mut notes = vec![format!(
             "tests in Rust: {passed} passed, {} failed, {ignored} ignored, {} skipped a part",
             failed.len(),
             skips.len()
         )];
         notes.extend(failed.into_iter().map(|name| format!("FAILED: {name}")));
+        notes.extend(reports);
         notes.extend(skips.into_iter().map(|reason| format!("SKIPPED: {reason}")));
         notes
     }
@@ -148,6 +148,7 @@ mod tests {
             "test a ... ok",
             "test b::c ... FAILED",
             "SKIPPED: ykman is not installed",
+            "REPORT: kills: 7",
             "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.1s",
             "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
         ] {
@@ -158,6 +159,7 @@ mod tests {
             [
                 "tests in Rust: 15 passed, 1 failed, 2 ignored, 1 skipped a part",
                 "FAILED: b::c",
+                "kills: 7",
                 "SKIPPED: ykman is not installed"
             ]
         );

@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::Problem;
 use crate::problem::Context;
@@ -74,19 +76,7 @@ pub(crate) fn works(command: &mut Command) -> bool {
 /// Returns the exit code, for scripts that mean something by it.
 pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<i32, Problem> {
     say(&format!("    $ {}", shown(command)));
-    let (reader, writer) = std::io::pipe().context("making a pipe")?;
-    command.stdout(writer.try_clone().context("making a pipe")?).stderr(writer);
-    let mut child = command.spawn().map_err(|error| Problem::NotStarted(program(command), error))?;
-    // The command holds the writing ends; without them gone the loop below would never end.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let (sender, lines) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                break;
-            }
-        }
-    });
+    let (mut child, lines) = start(command)?;
     // Until the last writer closes; a daemon that a test left behind would be found out here.
     for line in lines {
         say(&line);
@@ -94,6 +84,52 @@ pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<
     }
     let status = child.wait().context("waiting for a command")?;
     Ok(status.code().unwrap_or(-1))
+}
+
+/// How a command with a time limit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself, with this exit code, or -1 after a signal.
+    Code(i32),
+    /// It ran longer than it may.
+    Killed,
+}
+
+/// Runs a command without showing what it writes, and kills it after `limit`.
+pub(crate) fn watch_within(command: &mut Command, limit: Duration, mut see: impl FnMut(&str)) -> Result<End, Problem> {
+    let deadline = Instant::now() + limit;
+    let (mut child, lines) = start(command)?;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => see(&line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill().context("killing a command that takes too long")?;
+                child.wait().context("waiting for a command")?;
+                return Ok(End::Killed);
+            }
+        }
+    }
+    let status = child.wait().context("waiting for a command")?;
+    Ok(End::Code(status.code().unwrap_or(-1)))
+}
+
+/// Starts a command; the lines that it writes to stdout or stderr end when its last writer has closed them.
+fn start(command: &mut Command) -> Result<(Child, Receiver<String>), Problem> {
+    let (reader, writer) = std::io::pipe().context("making a pipe")?;
+    command.stdout(writer.try_clone().context("making a pipe")?).stderr(writer);
+    let child = command.spawn().map_err(|error| Problem::NotStarted(program(command), error))?;
+    // The command holds the writing ends; without them gone the lines would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    Ok((child, lines))
 }
 
 fn program(command: &Command) -> String {
@@ -123,6 +159,17 @@ mod tests {
         assert_eq!(code.unwrap(), 77);
         lines.sort();
         assert_eq!(lines, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_killed() {
+        let mut lines = Vec::new();
+        // `exec`, so that nothing is left behind.
+        let mut hangs = command("sh", ["-c", "echo one; exec sleep 600"]);
+        let end = watch_within(&mut hangs, Duration::from_secs(1), |line| lines.push(line.to_owned()));
+        assert_eq!((end.unwrap(), lines), (End::Killed, vec!["one".to_owned()]));
+        let mut ends = command("sh", ["-c", "exit 3"]);
+        assert_eq!(watch_within(&mut ends, Duration::from_secs(60), |_| ()).unwrap(), End::Code(3));
     }
 
     #[test]
