@@ -121,8 +121,12 @@ impl Builder {
     /// Whatever did not start, with its last words. Everything that did start is ended again.
     pub fn start(self) -> Result<Environment, DevError> {
         let built = Built::find(self.bin_dir.as_deref())?;
-        let folder = Folder::create(self.keep_logs.as_deref())?;
         let count = self.phones.unwrap_or(self.slots);
+        if count > self.slots {
+            let (index, count) = (self.slots as usize, self.slots as usize);
+            return Err(DevError::NoSuch { what: "slot", index, count });
+        }
+        let folder = Folder::create(self.keep_logs.as_deref())?;
         let mut phones = Vec::new();
         for index in 0..count {
             let phone = Phone::new(PhoneSpec {
@@ -148,7 +152,7 @@ impl Builder {
         }
         // The cards come first: pcscd lets no client in before its first look at every reader, so whoever comes
         // first finds them there.
-        for slot in 0..count.min(self.slots) {
+        for slot in 0..count {
             environment.daemon.wait_card(slot, true, CARD_LIMIT)?;
         }
         let device = device_name(environment.daemon.driver_socket(), self.slots)?.to_string();
@@ -157,7 +161,7 @@ impl Builder {
             write_atomically(&environment.folder.join("reader.conf.d/more"), &self.more_readers, 0o644)?;
         }
         environment.pcscd = Some(Pcscd::start(&environment.folder, &driver, &device, &self.log_level)?);
-        for slot in 0..count.min(self.slots) {
+        for slot in 0..count {
             environment.wait_card(slot, true, CARD_LIMIT)?;
         }
         Ok(environment)

@@ -75,12 +75,6 @@ pub enum DevError {
         /// What the phone showed.
         phone: String,
     },
-    /// The folder's path is too long for the sockets in it.
-    #[error("{} is too long for a socket's path. Set TMPDIR to a shorter folder", .folder.display())]
-    PathTooLong {
-        /// The folder.
-        folder: PathBuf,
-    },
     /// The folder's path has characters that pcscd's configuration cannot hold.
     #[error("{} cannot stand in pcscd's configuration. Set TMPDIR to a folder of the characters A-Z a-z 0-9 = / - . _ @", .folder.display())]
     FolderName {

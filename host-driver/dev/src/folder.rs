@@ -7,16 +7,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::{env, mem};
 
+use pocketcard_ipc::Address;
+use pocketcard_ipc::driver::{DeviceName, Trust};
 use tempfile::TempDir;
 
 use crate::DevError;
 use crate::error::Context;
 use crate::tools::system_program;
 
-/// The longest name of a socket below the folder, with room for two digits.
-const LONGEST_SOCKET: &str = "/run/pcscd.comm";
-/// What a socket's path may have (`sun_path` without its closing zero).
-const MAX_SOCKET_PATH: usize = 107;
+/// The longest name of one of our own sockets below the folder, with room for two digits.
+const LONGEST_SOCKET: &str = "/phone-00.sock";
+/// pcscd's socket. Its path may be as long as `sun_path` without its closing zero.
+const PCSCD_SOCKET: (&str, usize) = ("/run/pcscd.comm", 107);
+/// What the folder itself is called.
+const PREFIX: &str = "pocketcard-dev-";
+/// What tempfile adds to that.
+const RANDOM: usize = 6;
 
 /// A 0700 folder that a keeper process removes even if this process is killed.
 #[derive(Debug)]
@@ -34,13 +40,11 @@ impl Folder {
     /// - `keep_logs`: where the logs go instead, to stay after the end.
     pub(crate) fn create(keep_logs: Option<&Path>) -> Result<Self, DevError> {
         let path = tempfile::Builder::new()
-            .prefix("pocketcard-dev-")
+            .prefix(PREFIX)
+            .rand_bytes(RANDOM)
             .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(parent())
+            .tempdir_in(parent(env::temp_dir()))
             .context("making the environment's folder")?;
-        if path.path().as_os_str().len() + LONGEST_SOCKET.len() > MAX_SOCKET_PATH {
-            return Err(DevError::PathTooLong { folder: path.path().to_path_buf() });
-        }
         for name in ["run", "reader.conf.d", "usb-drivers", "daemon"] {
             fs::create_dir(path.path().join(name)).context("making the environment's folder")?;
         }
@@ -91,11 +95,15 @@ impl Drop for Folder {
     }
 }
 
-/// The temporary folder, but never below /run: the private mount namespace hides that.
-fn parent() -> PathBuf {
-    let folder = env::temp_dir();
-    let real = fs::canonicalize(&folder).unwrap_or(folder);
-    if real.starts_with("/run") { PathBuf::from("/tmp") } else { real }
+/// The temporary folder, or /tmp where that cannot be used: the private mount namespace hides /run, a socket's path has
+/// a limit, and pcscd's configuration takes few characters.
+fn parent(temporary: PathBuf) -> PathBuf {
+    let folder = fs::canonicalize(&temporary).unwrap_or(temporary);
+    let length = folder.as_os_str().len() + 1 + PREFIX.len() + RANDOM;
+    let (pcscd_socket, longest) = PCSCD_SOCKET;
+    let fits = length + LONGEST_SOCKET.len() <= Address::MAX_PATH && length + pcscd_socket.len() <= longest;
+    let usable = fits && DeviceName::new(&folder, 1, Trust::OwnUser).is_ok() && !folder.starts_with("/run");
+    if usable { folder } else { PathBuf::from("/tmp") }
 }
 
 /// Writes a file so that a reader sees all of it or nothing: first under a dot-name, then renamed.
@@ -135,6 +143,26 @@ mod tests {
         drop(folder.lifeline.take());
         assert!(folder.keeper.wait().unwrap().success());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_temporary_folder_that_cannot_be_used_is_replaced() {
+        let outer = TempDir::new().unwrap();
+        let of_length = |length: usize| {
+            let folder = outer.path().join("x".repeat(length - outer.path().as_os_str().len() - 1));
+            fs::create_dir(&folder).unwrap();
+            folder
+        };
+        // The longest that leaves room for "/pocketcard-dev-", six characters, and "/phone-00.sock" in 103.
+        let longest = of_length(103 - 16 - 6 - 14);
+        assert_eq!(parent(longest.clone()), longest);
+        let path = format!("unix:{}/{PREFIX}123456{LONGEST_SOCKET}", longest.display());
+        assert!(path.parse::<Address>().is_ok());
+        let spaces = outer.path().join("my folder");
+        fs::create_dir(&spaces).unwrap();
+        for unusable in [of_length(103 - 16 - 6 - 13), spaces, "/run".into()] {
+            assert_eq!(parent(unusable.clone()), Path::new("/tmp"), "{unusable:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod daemon;
 mod environment;
 mod error;
 mod folder;
+mod lines;
 mod pairing;
 mod pcscd;
 mod phone;

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::DevError;
 use crate::error::Context;
+use crate::lines::{Lines, NoLine};
 use crate::tools::system_program;
 
 /// How long a child may take to end after SIGTERM before it is killed.
@@ -31,7 +32,7 @@ pub struct Process {
     child: Child,
     pidfd: OwnedFd,
     log: PathBuf,
-    lines: Option<Receiver<String>>,
+    lines: Option<Arc<Lines>>,
     stdin: Option<ChildStdin>,
     ended: Option<ExitStatus>,
 }
@@ -63,13 +64,11 @@ impl Process {
         let mut child = spawn(command).context("starting a process")?;
         let pidfd = pidfd_open(pid_of(&child), PidfdFlags::empty()).context("watching a process")?;
         let lines = child.stdout.take().map(|stdout| {
-            let (sender, lines) = mpsc::channel();
+            let lines = Arc::new(Lines::default());
+            let written = Arc::clone(&lines);
             thread::spawn(move || {
-                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    if sender.send(line).is_err() {
-                        break;
-                    }
-                }
+                BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| written.push(line));
+                written.end();
             });
             lines
         });
@@ -92,11 +91,10 @@ impl Process {
     /// # Errors
     /// [`DevError::TimedOut`] after `limit`, [`DevError::ChildEnded`] if it ended instead.
     pub(crate) fn line(&mut self, what: &'static str, limit: Duration) -> Result<String, DevError> {
-        let received = self.lines.as_ref().map(|lines| lines.recv_timeout(limit));
-        match received {
+        match self.lines.as_ref().map(|lines| lines.next(limit)) {
             Some(Ok(line)) => Ok(line),
-            Some(Err(RecvTimeoutError::Timeout)) => Err(self.timed_out(what, limit)),
-            Some(Err(RecvTimeoutError::Disconnected)) | None => Err(self.ended_early()),
+            Some(Err(NoLine::TimedOut)) => Err(self.timed_out(what, limit)),
+            Some(Err(NoLine::Ended)) | None => Err(self.ended_early()),
         }
     }
 
