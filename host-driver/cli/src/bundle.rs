@@ -1,9 +1,9 @@
 //! `pocketcard doctor --bundle`: a report without secrets that a user can attach to a bug.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,13 +42,12 @@ pub(crate) struct Sources<'a> {
 /// Writes the report, readable by its owner only.
 pub(crate) fn write(file: &Path, sources: &Sources<'_>) -> Result<(), Failure> {
     let report = report(sources);
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(file)
-        .and_then(|mut file| file.write_all(report.as_bytes()));
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file).and_then(|mut file| {
+            // A file that was there before keeps its mode otherwise.
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            file.write_all(report.as_bytes())
+        });
     written.map_err(|source| Failure::System { what: "writing the report", source })
 }
 
@@ -112,7 +111,8 @@ fn names(status: Option<&Status>) -> Vec<String> {
     let mut names: Vec<String> = phones.flat_map(|phone| [phone.name.clone(), phone.id.clone()]).collect();
     names.extend(status.map(|status| status.host_name.clone()));
     names.extend(fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()));
-    names.extend(std::env::var("USER").ok().filter(|user| user != "root"));
+    let users = ["USER", "LOGNAME", "SUDO_USER"].into_iter().filter_map(|name| std::env::var(name).ok());
+    names.extend(users.filter(|user| user != "root"));
     names.retain(|name| !name.is_empty() && name != "localhost");
     names
 }
@@ -256,6 +256,18 @@ mod tests {
         for useful in ["link lost: timed out", "reader_slots = 4", "PIN tries Some(3)", "slot 0: connected"] {
             assert!(text.contains(useful), "{useful} is not in the report:\n{text}");
         }
+    }
+
+    #[test]
+    fn the_report_is_private_also_where_a_file_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.txt");
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        let path = folder.path();
+        write(&file, &Sources { findings: &[], status: None, config: path, reader_conf: path, logs: &[] }).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(fs::read_to_string(&file).unwrap().starts_with("Pocketcard report."));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
+use crate::strays;
 use crate::terminal::note;
 
 /// What is passed on to the command. Those that only a terminal sends reach it anyway.
@@ -22,8 +23,8 @@ const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// What the card holds at the start: keys and certificates in all four slots, or nothing.
-    #[arg(long, value_enum, default_value_t = CardArgument::Empty)]
+    /// What the card holds at the start: keys and certificates in 9A, 9C, 9D and 9E, or nothing.
+    #[arg(long, value_enum, default_value_t = CardArgument::Rsa)]
     card: CardArgument,
     /// How many slots the reader has.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -44,8 +45,11 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum CardArgument {
+    /// RSA-2048: what every program can use
     Rsa,
+    /// P-256
     Ec,
+    /// No keys, for programs that provision
     Empty,
 }
 
@@ -60,8 +64,7 @@ impl From<CardArgument> for Card {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    // From here on a signal is noted instead of ending us, so that the environment is always taken down.
-    let mut signals = Signals::new(FORWARDED).map_err(|source| Failure::System { what: "catching signals", source })?;
+    // Up to here a signal simply ends us: the kernel then ends what was started, and a keeper removes the folder.
     let mut builder = Environment::builder()
         .card(arguments.card.into())
         .slots(arguments.slots)
@@ -71,9 +74,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         builder = builder.keep_logs(folder);
     }
     let environment = builder.start()?;
-    if let Some(signal) = signals.pending().next() {
-        return Ok(exit_by_signal(signal));
-    }
+    // From here on it is the command's, which may want to end in its own way.
+    let mut signals = Signals::new(FORWARDED).map_err(|source| Failure::System { what: "catching signals", source })?;
+    strays::inherit();
     let mut child = start(arguments, &environment)?;
     let pid = Pid::from_child(&child);
     let handle = signals.handle();
@@ -82,6 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     handle.close();
     let _ = forwarder.join();
     drop(environment);
+    strays::end();
     Ok(exit_code(status?))
 }
 

@@ -14,6 +14,7 @@ mod phones;
 mod reader_conf;
 mod redact;
 mod status;
+mod strays;
 mod terminal;
 mod wait_card;
 mod watch;

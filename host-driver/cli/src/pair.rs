@@ -11,8 +11,15 @@ use qrcode::{EcLevel, QrCode};
 use crate::failure::Failure;
 use crate::terminal::Person;
 
-/// How much longer than the offer itself the daemon may take to say that it expired.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How much longer than a limit of its own the daemon may take to say that it has passed.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the phone's owner may take over the digits. Spec: protocol/SPEC.md, section 10.
+const DECISION_LIMIT: Duration = Duration::from_secs(120);
+/// Bright white on black: the code's background is light on every terminal. Many cameras do not read the inverse.
+/// Spec: ECMA-48, SGR.
+const LIGHT_ON_DARK: &str = "\x1b[97;40m";
+/// Back to the terminal's own colours.
+const PLAIN: &str = "\x1b[0m";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -36,17 +43,29 @@ pub(crate) fn run(
     person: &mut impl Person,
     connect: impl FnOnce() -> Result<Client, Failure>,
 ) -> Result<ExitCode, Failure> {
-    let mut client = connect()?;
+    // Asked before a code is used up.
+    if arguments.yes_if_digits.is_none() && !person.can_answer() {
+        return Err(Failure::NobodyToAsk);
+    }
+    lead(connect()?, arguments, person, PATIENCE)
+}
+
+fn lead(
+    mut client: Client,
+    arguments: &Arguments,
+    person: &mut impl Person,
+    patience: Duration,
+) -> Result<ExitCode, Failure> {
     let method = if arguments.compare { PairMethod::Compare } else { PairMethod::Qr };
     let (qr_text, expires_in) = client.pair_start(arguments.connect.clone(), method, arguments.slot)?;
     match &qr_text {
-        Some(text) => person.tell(&offer(text, expires_in)?),
+        Some(text) => person.tell(&offer(text, expires_in, person.sees_colours())?),
         None => person.tell(&format!(
             "Open pairing on the phone within {} s; both will show six digits.\n",
             expires_in.as_secs()
         )),
     }
-    let deadline = Instant::now() + expires_in + PATIENCE;
+    let mut deadline = Instant::now() + expires_in + patience;
     let mut agreed = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -61,6 +80,8 @@ pub(crate) fn run(
                     });
                 }
                 agreed = Some(());
+                // The code's own time is over by now, perhaps.
+                deadline = Instant::now() + DECISION_LIMIT + patience;
                 person.tell("Waiting for the phone's owner to confirm there, too.\n");
             }
             Reply::PairPhoneConfirmed {} if agreed.is_none() => person.tell("Confirmed on the phone.\n"),
@@ -84,10 +105,15 @@ fn decide(arguments: &Arguments, person: &mut impl Person, digits: &str, phone: 
 }
 
 /// The code for a camera, and as text for a phone without one.
-fn offer(text: &str, expires_in: Duration) -> Result<String, Failure> {
+fn offer(text: &str, expires_in: Duration, colours: bool) -> Result<String, Failure> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L)?;
-    // Dark on light also on a dark terminal: many cameras do not read the inverse.
-    let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Dark).light_color(Dense1x2::Light).build();
+    // The code's light squares are drawn and its dark ones are background (the renderer's `Dark` is what is drawn): right
+    // on a dark terminal, and anywhere with colours.
+    let mut picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    if colours {
+        let lines: Vec<String> = picture.lines().map(|line| format!("{LIGHT_ON_DARK}{line}{PLAIN}")).collect();
+        picture = lines.join("\n");
+    }
     Ok(format!(
         "Scan this with the phone within {} s, or paste the text there. It is secret until then.\n\n{picture}\n\n{text}\n",
         expires_in.as_secs()
@@ -104,16 +130,31 @@ fn spaced(digits: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::thread;
+
+    use pocketcard_ipc::VERSION;
+    use pocketcard_ipc::control::{Limits, LineReader, LinkState, Phone, encode};
+
     use super::*;
 
     #[test]
     fn the_offer_has_the_code_and_the_text() {
         let text = format!("pocketcard:1:{}", "A".repeat(160));
-        let shown = offer(&text, Duration::from_secs(120)).unwrap();
+        let shown = offer(&text, Duration::from_secs(120), false).unwrap();
         assert!(shown.contains("within 120 s"));
         assert!(shown.ends_with(&format!("\n\n{text}\n")));
         let widest = shown.lines().filter(|line| line.contains('█')).map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= 80, "the code is {widest} characters wide");
+        // The margin is light, so the light squares are the drawn ones; with colours they are so on any terminal.
+        assert!(shown.lines().nth(2).unwrap().chars().all(|square| square == '█'), "{shown}");
+        assert!(!shown.contains('\x1b'));
+        let coloured = offer(&text, Duration::from_secs(120), true).unwrap();
+        for line in coloured.lines().filter(|line| line.contains('█')) {
+            assert!(line.starts_with(LIGHT_ON_DARK) && line.ends_with(PLAIN), "{line:?}");
+        }
+        assert_eq!(coloured.replace(LIGHT_ON_DARK, "").replace(PLAIN, ""), shown);
     }
 
     #[test]
@@ -123,6 +164,12 @@ mod tests {
 
     struct Nobody;
     impl Person for Nobody {
+        fn can_answer(&self) -> bool {
+            false
+        }
+        fn sees_colours(&self) -> bool {
+            false
+        }
         fn tell(&mut self, _: &str) {}
         fn ask(&mut self, _: &str) -> Result<bool, Failure> {
             Err(Failure::NobodyToAsk)
@@ -143,5 +190,67 @@ mod tests {
             assert!(!decide(&arguments(Some(wrong)), &mut Nobody, "042137", "Phone").unwrap(), "{wrong}");
         }
         assert!(matches!(decide(&arguments(None), &mut Nobody, "042137", "Phone"), Err(Failure::NobodyToAsk)));
+    }
+
+    #[test]
+    fn nobody_to_ask_is_told_before_a_code_is_used_up() {
+        let arguments = Arguments { connect: None, compare: false, slot: None, yes_if_digits: None };
+        let result = run(&arguments, &mut Nobody, || panic!("the daemon was asked"));
+        assert!(matches!(result, Err(Failure::NobodyToAsk)));
+    }
+
+    /// Compares the digits for longer than the code lasts.
+    struct Slow;
+    impl Person for Slow {
+        fn can_answer(&self) -> bool {
+            true
+        }
+        fn sees_colours(&self) -> bool {
+            false
+        }
+        fn tell(&mut self, _: &str) {}
+        fn ask(&mut self, _: &str) -> Result<bool, Failure> {
+            thread::sleep(Duration::from_millis(300));
+            Ok(true)
+        }
+    }
+
+    #[test]
+    fn digits_may_be_compared_after_the_code_has_expired() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        let daemon = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = LineReader::new();
+            let mut exchange = |stream: &mut UnixStream, replies: &[Reply]| {
+                let request: Request = lines.read_from(stream).unwrap();
+                for reply in replies {
+                    stream.write_all(&encode(reply).unwrap()).unwrap();
+                }
+                request
+            };
+            exchange(&mut stream, &[Reply::Hello { version: VERSION, software: "test".to_owned() }]);
+            let offer = Reply::PairOffer { qr_text: None, expires_in_s: 0 };
+            let digits = Reply::PairDigits { digits: "042137".to_owned(), phone_name: "Pixel".to_owned() };
+            exchange(&mut stream, &[offer, digits]);
+            assert_eq!(exchange(&mut stream, &[]), Request::PairConfirm { agree: true });
+            // The phone's owner takes a moment, too.
+            thread::sleep(Duration::from_millis(100));
+            let phone = Phone {
+                id: "00".to_owned(),
+                name: "Pixel".to_owned(),
+                slot: 0,
+                address: None,
+                link: LinkState::Connected {},
+                software: None,
+                card_name: None,
+            };
+            stream.write_all(&encode(&Reply::Paired { phone }).unwrap()).unwrap();
+        });
+        let client = Client::connect(&path, "test", Limits::default()).unwrap();
+        let arguments = Arguments { connect: None, compare: true, slot: None, yes_if_digits: None };
+        lead(client, &arguments, &mut Slow, Duration::from_millis(200)).unwrap();
+        daemon.join().unwrap();
     }
 }

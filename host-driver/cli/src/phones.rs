@@ -11,7 +11,7 @@ use crate::terminal::print;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArguments {
-    /// Print JSON for programs.
+    /// Print JSON for programs; `pocketcard status --help` describes it.
     #[arg(long)]
     json: bool,
 }

@@ -10,7 +10,24 @@ use crate::phones::link;
 use crate::terminal::print;
 use crate::watch;
 
+/// The JSON, for `--help`. A test holds it to what is printed.
+pub(crate) const JSON_HELP: &str = "\
+JSON (later releases add fields, and rename or remove none):
+  software, host_id, host_name, dev, pairing
+  slots: a list of
+    slot            its number, from 0
+    driver          \"absent\", \"waiting\" (no program uses the reader) or \"connected\"
+    card_present, powered, pin_verified
+    pin_tries_left  null while no card is there
+    phone           null, or an entry of `pocketcard phones --json`:
+      id, name, slot, address, software, card_name
+      link          {\"state\": \"connected\", \"connecting\", \"disconnected\" (with \"reason\")
+                    or \"version_mismatch\" (with \"ours\", \"theirs\", \"update\")}
+With --watch, one object a line: first {\"reply\": \"status\", and the fields above}, then
+  {\"reply\": \"event\", \"event\": \"card_present\", \"slot\": 0} and the like; ignore events you do not know.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = JSON_HELP)]
 pub(crate) struct Arguments {
     /// Print JSON for programs; with --watch, one line per change.
     #[arg(long)]
@@ -84,6 +101,60 @@ mod tests {
     use pocketcard_ipc::control::{LinkState, Phone};
 
     use super::*;
+
+    #[test]
+    fn the_json_is_what_the_help_says() {
+        let phone = Phone {
+            id: "00".to_owned(),
+            name: "Pixel".to_owned(),
+            slot: 0,
+            address: None,
+            link: LinkState::Disconnected { reason: None },
+            software: None,
+            card_name: None,
+        };
+        let slot = SlotStatus {
+            slot: 0,
+            driver: DriverState::Waiting,
+            card_present: false,
+            powered: false,
+            pin_verified: false,
+            pin_tries_left: None,
+            phone: Some(phone),
+        };
+        let status = Status {
+            software: "pocketcardd 1".to_owned(),
+            host_id: "ff".to_owned(),
+            host_name: "desk".to_owned(),
+            dev: false,
+            pairing: false,
+            slots: vec![slot],
+        };
+        let json: serde_json::Value = serde_json::from_str(&as_json(&status).unwrap()).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "software": "pocketcardd 1", "host_id": "ff", "host_name": "desk", "dev": false, "pairing": false,
+                "slots": [{
+                    "slot": 0, "driver": "waiting", "card_present": false, "powered": false, "pin_verified": false,
+                    "pin_tries_left": null,
+                    "phone": {
+                        "id": "00", "name": "Pixel", "slot": 0, "address": null, "software": null, "card_name": null,
+                        "link": { "state": "disconnected", "reason": null },
+                    },
+                }],
+            })
+        );
+        let words: Vec<&str> = JSON_HELP.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+        let mut open = vec![&json];
+        while let Some(value) = open.pop() {
+            for (key, value) in value.as_object().into_iter().flatten() {
+                assert!(words.contains(&key.as_str()), "the help does not name {key}");
+                open.push(value);
+            }
+            open.extend(value.as_array().into_iter().flatten());
+        }
+    }
 
     #[test]
     fn a_slot_is_one_line() {

@@ -2,11 +2,18 @@
 
 use std::error::Error as _;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::{env, process, thread};
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::failure::Failure;
 
 /// Somebody who can be told something and asked yes or no.
 pub(crate) trait Person {
+    /// Whether there is anybody to answer.
+    fn can_answer(&self) -> bool;
+    /// Whether what is told may set colours. Spec: ECMA-48, SGR.
+    fn sees_colours(&self) -> bool;
     /// Shows text as it is.
     fn tell(&mut self, text: &str);
     /// Asks until the answer is yes or no.
@@ -20,12 +27,20 @@ pub(crate) trait Person {
 pub(crate) struct Terminal;
 
 impl Person for Terminal {
+    fn can_answer(&self) -> bool {
+        io::stdin().is_terminal()
+    }
+
+    fn sees_colours(&self) -> bool {
+        io::stdout().is_terminal() && env::var_os("TERM").is_some_and(|terminal| terminal != "dumb")
+    }
+
     fn tell(&mut self, text: &str) {
         print(text);
     }
 
     fn ask(&mut self, question: &str) -> Result<bool, Failure> {
-        if !io::stdin().is_terminal() {
+        if !self.can_answer() {
             return Err(Failure::NobodyToAsk);
         }
         loop {
@@ -56,6 +71,20 @@ fn yes_or_no(line: &str) -> Option<bool> {
 pub(crate) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Ends the program as soon as nobody reads its output any more, for commands that otherwise go on for ever: in
+/// `status --watch | head -1` the next event, and with it the next failed write, may be days away.
+pub(crate) fn end_with_reader() {
+    thread::spawn(|| {
+        let stdout = io::stdout();
+        // A pipe without reader is an error; nothing else is asked for.
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut watched, None) {}
+        if watched.iter().any(|stdout| stdout.revents().intersects(PollFlags::ERR | PollFlags::HUP)) {
+            process::exit(0);
+        }
+    });
 }
 
 /// Writes one line to stderr.

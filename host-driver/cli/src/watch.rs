@@ -8,17 +8,18 @@ use pocketcard_ipc::control::{Client, Event, Reply};
 
 use crate::failure::Failure;
 use crate::status::screen;
-use crate::terminal::print;
+use crate::terminal::{end_with_reader, print};
 
 /// How many past events the screen shows.
 const HISTORY: usize = 12;
 /// Cursor to the top left, and everything cleared. Spec: ECMA-48, CUP and ED.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// Shows the status after every event until the daemon goes away or the person presses Ctrl-C.
+/// Shows the status after every event until the daemon goes away, nobody reads any more, or the person presses Ctrl-C.
 ///
 /// A terminal is redrawn; anything else gets one line an event.
 pub(crate) fn run(json: bool, connect: impl Fn() -> Result<Client, Failure>) -> Result<ExitCode, Failure> {
+    end_with_reader();
     let mut events = connect()?;
     let mut status = events.watch()?;
     let redraw = io::stdout().is_terminal() && !json;
