@@ -9,15 +9,13 @@ use zeroize::Zeroizing;
 
 use super::config::{HostConfig, PhoneConfig};
 use super::frame::Frame;
-use super::limits::{DECISION_LIMIT, QUEUE_LIMIT, STORE_LIMIT};
-use super::open::{seal, tell};
+use super::limits::{CLOSE_LIMIT, DECISION_LIMIT, STORE_LIMIT};
 use super::reason::{CloseReason, Limit, Side, Violation};
+use super::sealed::Sealed;
 use super::{Event, Outbox, State};
 use crate::channel::{HandshakeHash, PublicKey, Transport};
 use crate::entropy::Entropy;
-use crate::messages::{
-    Body, Envelope, PairCommit, PairConfirm, PairNonce, PairOpen, PairSecret, PairStored, Pong, Unsupported,
-};
+use crate::messages::{Body, Envelope, PairCommit, PairConfirm, PairNonce, PairOpen, PairSecret, PairStored};
 use crate::pairing::{Attempt, Digits, NONCE_LENGTH, Offer, PairKeys, QrText, commitment};
 use crate::time::Timestamp;
 
@@ -29,13 +27,27 @@ enum Scanned {
     Nothing,
 }
 
-/// A pairing after its handshake.
-pub(super) struct Exchange {
-    side: Side,
+/// What the handshake of a pairing leaves.
+pub(super) struct Finished {
+    pub(super) transport: Transport,
+    pub(super) hash: HandshakeHash,
+    pub(super) peer: PublicKey,
+    /// Until when the digits must be known.
+    pub(super) deadline: Timestamp,
+}
+
+/// What either side says of itself.
+struct Speaker {
     entropy: Arc<dyn Entropy>,
     name: String,
     software: String,
-    transport: Transport,
+}
+
+/// A pairing after its handshake.
+pub(super) struct Exchange {
+    side: Side,
+    speaker: Speaker,
+    channel: Sealed,
     hash: HandshakeHash,
     peer: PublicKey,
     peer_name: String,
@@ -80,66 +92,41 @@ impl std::fmt::Debug for Step {
 
 impl Exchange {
     /// The host's side; commits to its nonce at once.
-    #[allow(clippy::too_many_arguments)] // all that a finished handshake leaves, once
     pub(super) fn host(
         config: HostConfig,
-        transport: Transport,
-        hash: HandshakeHash,
-        peer: PublicKey,
+        finished: Finished,
         offer: Offer,
         attempt: Attempt,
-        deadline: Timestamp,
         now: Timestamp,
         out: &mut Outbox,
     ) -> Result<Self, CloseReason> {
+        let HostConfig { entropy, name, software, .. } = config;
         let mut nonce = [0; NONCE_LENGTH];
-        config.entropy.fill(&mut nonce)?;
-        let mut exchange = Self {
-            side: Side::Host,
-            entropy: config.entropy,
-            name: config.name,
-            software: config.software,
-            transport,
-            hash,
-            peer,
-            peer_name: String::new(),
-            scanned: Scanned::Offer(offer),
-            attempt: Some(attempt),
-            step: Step::Committed { host: nonce },
-            deadline,
-        };
+        entropy.fill(&mut nonce)?;
         let commit = PairCommit {
-            commitment: commitment(&exchange.hash, &nonce).to_vec(),
-            host_name: exchange.name.clone(),
-            software: exchange.software.clone(),
+            commitment: commitment(&finished.hash, &nonce).to_vec(),
+            host_name: name.clone(),
+            software: software.clone(),
         };
+        let speaker = Speaker { entropy, name, software };
+        let step = Step::Committed { host: nonce };
+        let mut exchange = Self::new(Side::Host, speaker, finished, Scanned::Offer(offer), step);
+        exchange.attempt = Some(attempt);
         exchange.send(commit, now, out)?;
         Ok(exchange)
     }
 
     /// The phone's side; waits for the host's commitment.
-    pub(super) fn phone(
-        config: PhoneConfig,
-        transport: Transport,
-        hash: HandshakeHash,
-        peer: PublicKey,
-        qr: Option<Arc<QrText>>,
-        deadline: Timestamp,
-    ) -> Self {
-        Self {
-            side: Side::Phone,
-            entropy: config.entropy,
-            name: config.name,
-            software: config.software,
-            transport,
-            hash,
-            peer,
-            peer_name: String::new(),
-            scanned: qr.map_or(Scanned::Nothing, Scanned::Qr),
-            attempt: None,
-            step: Step::AwaitCommit,
-            deadline,
-        }
+    pub(super) fn phone(config: PhoneConfig, finished: Finished, qr: Option<Arc<QrText>>) -> Self {
+        let PhoneConfig { entropy, name, software, .. } = config;
+        let scanned = qr.map_or(Scanned::Nothing, Scanned::Qr);
+        Self::new(Side::Phone, Speaker { entropy, name, software }, finished, scanned, Step::AwaitCommit)
+    }
+
+    fn new(side: Side, speaker: Speaker, finished: Finished, scanned: Scanned, step: Step) -> Self {
+        let Finished { transport, hash, peer, deadline } = finished;
+        let channel = Sealed::new(transport);
+        Self { side, speaker, channel, hash, peer, peer_name: String::new(), scanned, attempt: None, step, deadline }
     }
 
     pub(super) const fn deadline(&self) -> Timestamp {
@@ -164,26 +151,17 @@ impl Exchange {
         now: Timestamp,
         out: &mut Outbox,
     ) -> Result<State, CloseReason> {
-        let result = match frame {
-            Frame::Record(record) => self.handle_record(record, now, out),
-            _ => Err(CloseReason::Protocol(Violation::OutOfPlace)),
-        };
-        match result {
+        match self.handle_record(frame, now, out) {
             Ok(()) => self.settle(now, out),
             Err(reason) => self.fail(reason, now, out),
         }
     }
 
-    fn handle_record(&mut self, record: &[u8], now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
-        let Some(message) = self.transport.open(record)? else { return Ok(()) };
-        let envelope = Envelope::from_bytes(message).map_err(|_| CloseReason::Protocol(Violation::Message));
-        self.transport.forget_message();
-        let Some(body) = envelope?.body else { return self.reply(Unsupported {}, now, out) };
-        match body {
-            Body::Ping(ping) => self.reply(Pong { id: ping.id }, now, out),
-            Body::Close(close) => Err(CloseReason::Peer(close.reason())),
-            Body::Unsupported(_) => Ok(()),
-            body => self.handle_step(body, now, out),
+    fn handle_record(&mut self, frame: &Frame<'_>, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
+        let Some(envelope) = self.channel.receive(frame)? else { return Ok(()) };
+        match self.channel.answer(envelope?, now, out)? {
+            None | Some(Body::Unsupported(_)) => Ok(()),
+            Some(body) => self.handle_step(body, now, out),
         }
     }
 
@@ -194,8 +172,8 @@ impl Exchange {
                 let commitment = array(&commit.commitment)?;
                 self.peer_name = commit.host_name;
                 let mut phone = [0; NONCE_LENGTH];
-                self.entropy.fill(&mut phone)?;
-                let (phone_name, software) = (self.name.clone(), self.software.clone());
+                self.speaker.entropy.fill(&mut phone)?;
+                let (phone_name, software) = (self.speaker.name.clone(), self.speaker.software.clone());
                 self.send(PairNonce { nonce: phone.to_vec(), phone_name, software }, now, out)?;
                 Step::Answered { commitment, phone }
             }
@@ -275,7 +253,7 @@ impl Exchange {
         match self.step {
             Step::Deciding { ours: true, theirs: true } => {
                 let mut ours = Zeroizing::new([0; 32]);
-                self.entropy.fill(ours.as_mut_slice())?;
+                self.speaker.entropy.fill(ours.as_mut_slice())?;
                 self.send(PairSecret { secret: ours.to_vec() }, now, out)?;
                 if let Some(attempt) = self.attempt.take() {
                     attempt.succeeded();
@@ -289,7 +267,7 @@ impl Exchange {
                     return self.fail(CloseReason::Done, now, out);
                 }
                 self.step = Step::Done;
-                self.deadline = now + Limit::Request.duration();
+                self.deadline = now + CLOSE_LIMIT;
             }
             _ => {}
         }
@@ -308,15 +286,8 @@ impl Exchange {
         Ok(PairKeys::derive(self.peer, &self.hash, host, phone, qr)?)
     }
 
-    fn reply(&mut self, message: impl Into<Envelope>, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
-        if out.transmits.len() >= QUEUE_LIMIT {
-            return Err(CloseReason::Protocol(Violation::Flood));
-        }
-        self.send(message, now, out)
-    }
-
     fn send(&mut self, message: impl Into<Envelope>, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
-        Ok(seal(&mut self.transport, &message.into(), now, out)?)
+        Ok(self.channel.send(&message.into(), now, out)?)
     }
 
     fn fail(self: Box<Self>, reason: CloseReason, now: Timestamp, out: &mut Outbox) -> Result<State, CloseReason> {
@@ -325,7 +296,7 @@ impl Exchange {
     }
 
     pub(super) fn tell(mut self: Box<Self>, reason: CloseReason, now: Timestamp, out: &mut Outbox) {
-        tell(&mut self.transport, reason, now, out);
+        self.channel.tell(reason, now, out);
     }
 }
 

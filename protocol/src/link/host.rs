@@ -1,7 +1,7 @@
 //! The host's side up to the open channel.
 
 use super::config::HostConfig;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Finished};
 use super::frame::{self, FirstHandshake, Frame, Refusal};
 use super::info::Info;
 use super::limits::{HANDSHAKE_LIMIT, INFO_LIMIT};
@@ -163,7 +163,8 @@ impl Handshaking {
         self.handshake.write(&mut message)?;
         out.transmits.push_back(message);
         let (transport, hash) = self.handshake.finish(now)?;
-        let exchange = Exchange::host(self.config, transport, hash, peer, offer, attempt, self.deadline, now, out)?;
+        let finished = Finished { transport, hash, peer, deadline: self.deadline };
+        let exchange = Exchange::host(self.config, finished, offer, attempt, now, out)?;
         Ok(State::Exchange(Box::new(exchange)))
     }
 }

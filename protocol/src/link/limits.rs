@@ -20,6 +20,9 @@ pub const DECISION_LIMIT: Duration = Duration::from_secs(120);
 /// From both confirmations until both sides have stored the pair.
 pub const STORE_LIMIT: Duration = Duration::from_secs(10);
 
+/// From `PairStored` of both to the host's `Close`.
+pub const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long a host waits for `Opened`, `Response`, `Pending` or `Pong`; each `Pending` starts it again.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 

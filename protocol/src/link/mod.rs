@@ -27,6 +27,7 @@ pub mod limits;
 mod open;
 mod phone;
 mod reason;
+mod sealed;
 
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,19 @@
 //! The open channel: messages, liveness, and requests that must not wait for ever.
 
-use super::frame::{Frame, RECORD};
-use super::limits::{IDLE_INTERVAL, QUEUE_LIMIT, REQUEST_LIMIT, SILENCE_LIMIT};
+use super::frame::Frame;
+use super::limits::{IDLE_INTERVAL, REQUEST_LIMIT, SILENCE_LIMIT};
 use super::reason::{CloseReason, Limit, Side, Violation};
+use super::sealed::Sealed;
 use super::{Event, LinkError, Outbox, State};
 use crate::channel::{ChannelError, PublicKey, Transport};
-use crate::messages::{Body, Close, Envelope, Ping, Pong, Unsupported};
+use crate::messages::{Body, Envelope, Ping};
 use crate::time::Timestamp;
-use prost::Message as _;
 
 /// An open channel of a paired host and phone.
 #[derive(Debug)]
 pub(super) struct Open {
     side: Side,
-    transport: Transport,
+    channel: Sealed,
     peer: PublicKey,
     /// Phone: when the host's first record must have come; `None` once it has.
     unproven_until: Option<Timestamp>,
@@ -53,7 +53,8 @@ impl Open {
         unproven_until: Option<Timestamp>,
         now: Timestamp,
     ) -> Self {
-        Self { side, transport, peer, unproven_until, heard: now, active: now, request: None, ping: None, next_ping: 1 }
+        let channel = Sealed::new(transport);
+        Self { side, channel, peer, unproven_until, heard: now, active: now, request: None, ping: None, next_ping: 1 }
     }
 
     pub(super) const fn is_announced(&self) -> bool {
@@ -125,8 +126,8 @@ impl Open {
                 let request = Request::Transmit { session: transmit.session, id: transmit.request_id };
                 self.request = Some((request, now + REQUEST_LIMIT));
             }
-            // A reset ends what runs, and the phone does not answer what it ended.
-            Body::Reset(_) => self.request = None,
+            // A reset ends what runs: nobody waits any more for the answer, which comes under the old epoch.
+            Body::Reset(_) => self.request = self.request.filter(|(waiting, _)| *waiting == Request::Open),
             _ => {}
         }
         Ok(())
@@ -138,11 +139,7 @@ impl Open {
         now: Timestamp,
         out: &mut Outbox,
     ) -> Result<State, CloseReason> {
-        let result = match frame {
-            Frame::Record(record) => self.handle_record(record, now, out),
-            _ => Err(CloseReason::Protocol(Violation::OutOfPlace)),
-        };
-        match result {
+        match self.handle_record(frame, now, out) {
             Ok(()) => Ok(State::Open(self)),
             Err(reason) => {
                 self.tell(reason, now, out);
@@ -151,30 +148,26 @@ impl Open {
         }
     }
 
-    fn handle_record(&mut self, record: &[u8], now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
-        let message = self.transport.open(record)?;
+    fn handle_record(&mut self, frame: &Frame<'_>, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
+        let message = self.channel.receive(frame)?;
         self.heard = now;
         self.active = now;
         if self.unproven_until.take().is_some() {
             out.events.push_back(Event::Connected { peer: self.peer });
         }
-        let Some(message) = message else { return Ok(()) };
-        let envelope = Envelope::from_bytes(message).map_err(|_| CloseReason::Protocol(Violation::Message));
-        self.transport.forget_message();
-        self.handle_envelope(envelope?, now, out)
+        let Some(envelope) = message else { return Ok(()) };
+        let Some(body) = self.channel.answer(envelope?, now, out)? else { return Ok(()) };
+        self.handle_body(body, now, out)
     }
 
-    fn handle_envelope(&mut self, envelope: Envelope, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
-        let Some(body) = &envelope.body else { return self.reply(&Unsupported {}.into(), now, out) };
-        match body {
-            Body::Ping(ping) => return self.reply(&Pong { id: ping.id }.into(), now, out),
+    fn handle_body(&mut self, body: Body, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
+        match &body {
             Body::Pong(pong) => {
                 if self.ping.is_some_and(|(id, _)| id == pong.id) {
                     self.ping = None;
                 }
                 return Ok(());
             }
-            Body::Close(close) => return Err(CloseReason::Peer(close.reason())),
             Body::Opened(_) => self.answered(Request::Open),
             Body::Response(response) => {
                 self.answered(Request::Transmit { session: response.session, id: response.request_id });
@@ -187,14 +180,14 @@ impl Open {
             }
             _ => {}
         }
-        match sender(body) {
+        match sender(&body) {
             Sender::Either => {}
             Sender::Only(side) if side == self.side.other() => {}
             Sender::Only(_) | Sender::Pairing | Sender::Link => {
                 return Err(CloseReason::Protocol(Violation::OutOfPlace));
             }
         }
-        out.events.push_back(Event::Message(envelope));
+        out.events.push_back(Event::Message(Envelope { body: Some(body) }));
         Ok(())
     }
 
@@ -204,17 +197,9 @@ impl Open {
         }
     }
 
-    /// Answers the peer by itself, unless it sends questions without reading the answers.
-    fn reply(&mut self, envelope: &Envelope, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
-        if out.transmits.len() >= QUEUE_LIMIT {
-            return Err(CloseReason::Protocol(Violation::Flood));
-        }
-        Ok(self.seal(envelope, now, out)?)
-    }
-
     fn seal(&mut self, envelope: &Envelope, now: Timestamp, out: &mut Outbox) -> Result<(), ChannelError> {
         self.active = now;
-        seal(&mut self.transport, envelope, now, out)
+        self.channel.send(envelope, now, out)
     }
 
     /// Sends what [`Open::send`] would refuse.
@@ -231,30 +216,8 @@ impl Open {
     pub(super) fn tell(mut self: Box<Self>, reason: CloseReason, now: Timestamp, out: &mut Outbox) {
         // A phone says nothing to a host that has proved nothing.
         if self.is_announced() {
-            tell(&mut self.transport, reason, now, out);
+            self.channel.tell(reason, now, out);
         }
-    }
-}
-
-/// Seals one message and queues its records.
-pub(super) fn seal(
-    transport: &mut Transport,
-    envelope: &Envelope,
-    now: Timestamp,
-    out: &mut Outbox,
-) -> Result<(), ChannelError> {
-    // The buffer of the transport has the room, so encoding does not fail; if it did, `seal` would see the length.
-    let write = |buffer: &mut Vec<u8>| {
-        let _ = envelope.encode(buffer);
-    };
-    transport.seal(envelope.length(), write, &[RECORD], now, |record| out.transmits.push_back(record))
-}
-
-/// Says why the link ends, if the peer is to know.
-pub(super) fn tell(transport: &mut Transport, reason: CloseReason, now: Timestamp, out: &mut Outbox) {
-    if let Some(told) = reason.to_peer() {
-        // If this cannot be sealed there is nobody left to tell.
-        let _ = seal(transport, &Close { reason: told.into() }.into(), now, out);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::config::{PairingMode, PhoneConfig};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Finished};
 use super::frame::{self, FirstHandshake, Frame, Refusal};
 use super::info::{INFO_NONCE_LENGTH, Info};
 use super::limits::{HANDSHAKE_LIMIT, WAIT_LIMIT};
@@ -186,7 +186,8 @@ impl Handshaking {
             return Err(CloseReason::WrongHost);
         }
         let (transport, hash) = self.handshake.finish(now)?;
-        let exchange = Exchange::phone(self.config, transport, hash, peer, self.qr, self.deadline);
+        let finished = Finished { transport, hash, peer, deadline: self.deadline };
+        let exchange = Exchange::phone(self.config, finished, self.qr);
         Ok(State::Exchange(Box::new(exchange)))
     }
 }

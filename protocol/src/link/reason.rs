@@ -4,7 +4,7 @@ use super::info::VersionRange;
 use super::limits;
 use crate::channel::ChannelError;
 use crate::entropy::EntropyError;
-use crate::messages;
+use crate::messages::{self, MessageError};
 use crate::pairing::TooManyTries;
 use crate::time::Timestamp;
 use std::fmt;
@@ -264,6 +264,12 @@ impl From<ChannelError> for CloseReason {
             ChannelError::Entropy => Self::Entropy,
             ChannelError::State => Self::Failed,
         }
+    }
+}
+
+impl From<MessageError> for CloseReason {
+    fn from(_: MessageError) -> Self {
+        Self::Protocol(Violation::Message)
     }
 }
 

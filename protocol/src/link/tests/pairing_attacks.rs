@@ -2,7 +2,7 @@
 
 use super::pairing::{METHODS, Method, digits, offer, paired, pairing, pairing_with};
 use super::*;
-use crate::channel::{Handshake, Pattern, StaticSecret, Transport};
+use crate::channel::{Handshake, Pattern, StaticSecret};
 use crate::messages::{PairCommit, PairConfirm, PairOpen, PairSecret, PairStored};
 use crate::pairing::{Attempts, QrText};
 use std::sync::Arc;
@@ -143,7 +143,7 @@ fn without_the_code_nobody_pairs_with_a_phone_that_scanned() {
 
 /// A host of the test's own: it speaks the handshake, then says what it likes.
 struct RawHost {
-    transport: Transport,
+    channel: sealed::Sealed,
     hash: crate::channel::HandshakeHash,
     phone: Link,
 }
@@ -171,12 +171,12 @@ impl RawHost {
         handshake.write(&mut message).expect("message 3");
         phone.handle_message(&message, now);
         let (transport, hash) = handshake.finish(now).expect("finished");
-        Self { transport, hash, phone }
+        Self { channel: sealed::Sealed::new(transport), hash, phone }
     }
 
     fn say(&mut self, message: impl Into<Envelope>) {
         let mut out = Outbox::default();
-        open::seal(&mut self.transport, &message.into(), Timestamp::ZERO, &mut out).expect("sealed");
+        self.channel.send(&message.into(), Timestamp::ZERO, &mut out).expect("sealed");
         for record in out.transmits {
             self.phone.handle_message(&record, Timestamp::ZERO);
         }

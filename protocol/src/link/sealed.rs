@@ -1,0 +1,71 @@
+//! What every state with a channel does alike: envelopes into records and back, the answers that need no state, and
+//! the last word.
+
+use super::Outbox;
+use super::frame::{Frame, RECORD};
+use super::limits::QUEUE_LIMIT;
+use super::reason::{CloseReason, Violation};
+use crate::channel::{ChannelError, Transport};
+use crate::messages::{Body, Close, Envelope, MessageError, Pong, Unsupported};
+use crate::time::Timestamp;
+use prost::Message as _;
+
+/// The channel of a link, for whole messages.
+#[derive(Debug)]
+pub(super) struct Sealed(Transport);
+
+impl Sealed {
+    pub(super) const fn new(transport: Transport) -> Self {
+        Self(transport)
+    }
+
+    /// Opens one record. `Ok` proves the peer, also where what it said is no message; `None` until the record that
+    /// ends one.
+    pub(super) fn receive(&mut self, frame: &Frame<'_>) -> Result<Option<Result<Envelope, MessageError>>, CloseReason> {
+        let Frame::Record(record) = frame else { return Err(CloseReason::Protocol(Violation::OutOfPlace)) };
+        let message = self.0.open(record)?.map(Envelope::from_bytes);
+        self.0.forget_message();
+        Ok(message)
+    }
+
+    /// Answers what needs no state: a ping, a message that nobody knows, the peer's close. Gives back anything else.
+    pub(super) fn answer(
+        &mut self,
+        envelope: Envelope,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) -> Result<Option<Body>, CloseReason> {
+        match envelope.body {
+            None => self.reply(&Unsupported {}.into(), now, out)?,
+            Some(Body::Ping(ping)) => self.reply(&Pong { id: ping.id }.into(), now, out)?,
+            Some(Body::Close(close)) => return Err(CloseReason::Peer(close.reason())),
+            Some(body) => return Ok(Some(body)),
+        }
+        Ok(None)
+    }
+
+    /// Answers the peer unasked by this side's caller, unless the peer asks without reading the answers.
+    fn reply(&mut self, envelope: &Envelope, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
+        if out.transmits.len() >= QUEUE_LIMIT {
+            return Err(CloseReason::Protocol(Violation::Flood));
+        }
+        Ok(self.send(envelope, now, out)?)
+    }
+
+    /// Seals one message and queues its records.
+    pub(super) fn send(&mut self, envelope: &Envelope, now: Timestamp, out: &mut Outbox) -> Result<(), ChannelError> {
+        // The buffer of the transport has the room, so encoding does not fail; if it did, `seal` would see the length.
+        let write = |buffer: &mut Vec<u8>| {
+            let _ = envelope.encode(buffer);
+        };
+        self.0.seal(envelope.length(), write, &[RECORD], now, |record| out.transmits.push_back(record))
+    }
+
+    /// Says why the link ends, if the peer is to know.
+    pub(super) fn tell(&mut self, reason: CloseReason, now: Timestamp, out: &mut Outbox) {
+        if let Some(told) = reason.to_peer() {
+            // If this cannot be sealed there is nobody left to tell.
+            let _ = self.send(&Close { reason: told.into() }.into(), now, out);
+        }
+    }
+}
