@@ -290,11 +290,11 @@ fn power<R: Reader>(slot: &Slot<R>, action: PowerAction) -> Result<Atr, Error> {
             Ok(atr)
         }
         Ok(Err(error)) => {
-            slot.card_lost();
+            slot.power_failed(card);
             Err(error)
         }
         Err(payload) => {
-            slot.card_lost();
+            slot.power_failed(card);
             panic::resume_unwind(payload)
         }
     }
@@ -411,7 +411,7 @@ fn actual_presence<R: Reader>(slot: &Slot<R>) -> Presence {
 /// The polling function: `TAG_IFD_POLLING_THREAD_WITH_TIMEOUT`.
 ///
 /// Returns `IFD_SUCCESS` for a change of presence, a stop, or its time-out. Every other code makes pcscd pause for 400 ms;
-/// that is wanted for a slot that is not open, or pcscd would spin.
+/// that is wanted for a slot that is not open, and if the kernel would not let us wait, or pcscd would spin.
 pub extern "C" fn poll_presence<R: Exported>(lun: Dword, timeout_ms: c_int) -> ResponseCode {
     guarded(|| {
         let slot = enter::<R>(lun)?;
@@ -420,25 +420,28 @@ pub extern "C" fn poll_presence<R: Exported>(lun: Dword, timeout_ms: c_int) -> R
         slot.announcer().poll_starts();
         let result = panic::catch_unwind(AssertUnwindSafe(|| wait(&slot, Instant::now() + timeout)));
         slot.announcer().poll_ends();
-        result.map_err(|_| Error::Communication)
+        result.unwrap_or(Err(Error::Communication))
     })
 }
 
-/// Waits for one of the three reasons to return.
-fn wait<R: Reader>(slot: &Slot<R>, deadline: Instant) {
+/// Waits for one of the three reasons to return. Fails if the kernel would not let it wait.
+fn wait<R: Reader>(slot: &Slot<R>, deadline: Instant) -> Result<(), Error> {
     loop {
         let stopped = slot.latch.take_stop();
         let actual = actual_presence(slot);
         let now = Instant::now();
-        let (returns, settles) = {
+        let (returns, held) = {
             let mut announcer = slot.announcer();
-            (announcer.poll_turns(actual, now), announcer.settles(now))
+            (announcer.poll_turns(actual, now), announcer.held_until(actual, now))
         };
         if returns || stopped || deadline <= now {
-            return;
+            return Ok(());
         }
-        let until = settles.map_or(deadline, |settles| settles.min(deadline));
-        slot.reader.wait_for_change(&Waiter::new(&slot.latch, until));
+        let waiter = Waiter::new(&slot.latch, held.map_or(deadline, |held| held.min(deadline)));
+        slot.reader.wait_for_change(&waiter);
+        if waiter.has_failed() {
+            return Err(Error::Communication);
+        }
     }
 }
 

@@ -39,6 +39,7 @@
 pub mod abi;
 mod error;
 mod export;
+mod hold;
 pub mod part10;
 mod presence;
 mod reader;

@@ -7,16 +7,15 @@
 //! that every absence and every arrival reaches the event thread: an absence is answered to everybody until the polling
 //! function has returned and been entered again, because between the two the event thread has asked.
 //!
-//! A client's thread that was told that there is no card (by a transmit or a power action) writes that into pcscd's reader
-//! state a moment later, under no lock. If the event thread announced a card in that moment, the late write would win, and the reader would stay empty
-//! with a card in it. So after such an answer no card is announced for [`SETTLE`].
+//! A client's thread that was told that there is no card (by a transmit or a power action) writes that into pcscd's
+//! reader state a moment later, under no lock. If the event thread announced a card in that moment, the late write would
+//! win, and the reader would stay empty with a card in it. So [`Hold`] keeps an arrival back for a moment, and a card
+//! that could not be powered up for longer.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::hold::Hold;
 use crate::reader::{Insertion, Presence};
-
-/// How long a client's thread may take from our answer to its last write into pcscd's reader state.
-pub(crate) const SETTLE: Duration = Duration::from_millis(100);
 
 /// Who asks for presence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +49,12 @@ pub(crate) struct Announcer {
     polled: bool,
     /// The card that was powered up and not since powered down or lost.
     powered: Option<Insertion>,
-    /// Until when no card is announced.
-    settles: Option<Instant>,
+    hold: Hold,
 }
 
 impl Announcer {
     pub(crate) const fn new() -> Self {
-        Self { shown: None, absence_due: false, review: Review::None, polled: false, powered: None, settles: None }
+        Self { shown: None, absence_due: false, review: Review::None, polled: false, powered: None, hold: Hold::new() }
     }
 
     /// The resource manager asked for the polling function.
@@ -66,6 +64,7 @@ impl Announcer {
 
     /// Answers `IFDHICCPresence`: the card to report, and whether the polling function must be woken.
     pub(crate) fn report(&mut self, actual: Presence, asker: Asker, now: Instant) -> (Presence, bool) {
+        self.hold.sees(actual);
         let wake = !self.absence_due && self.shown.is_some() && self.take(actual, now) && self.polled;
         let answer = if self.absence_due { Presence::Absent } else { *self.shown.get_or_insert(actual) };
         // Without a polling function there is one asking thread, and one answer is enough.
@@ -79,13 +78,13 @@ impl Announcer {
     /// A thread of the resource manager was told that there is no card, or no card that can be powered up.
     pub(crate) fn absence_told(&mut self, asker: Asker, now: Instant) {
         if self.polled && asker == Asker::Client {
-            self.settles = now.checked_add(SETTLE);
+            self.hold.client_told(now);
         }
     }
 
-    /// When to look again, if a card may not be announced yet.
-    pub(crate) fn settles(&self, now: Instant) -> Option<Instant> {
-        self.settles.filter(|settles| *settles > now)
+    /// When to look again, if a card is there that may not be announced yet.
+    pub(crate) fn held_until(&mut self, actual: Presence, now: Instant) -> Option<Instant> {
+        if actual == Presence::Absent { None } else { self.hold.arrival(now) }
     }
 
     /// The polling function is entered.
@@ -98,6 +97,7 @@ impl Announcer {
 
     /// Whether the polling function has to return now.
     pub(crate) fn poll_turns(&mut self, actual: Presence, now: Instant) -> bool {
+        self.hold.sees(actual);
         if !self.absence_due {
             self.take(actual, now);
         }
@@ -129,6 +129,12 @@ impl Announcer {
         if self.card() == Some(insertion) {
             self.powered = Some(insertion);
         }
+        self.hold.power_worked();
+    }
+
+    /// The card could not be powered up.
+    pub(crate) fn power_failed(&mut self, insertion: Insertion, now: Instant) {
+        self.hold.power_failed(insertion, now);
     }
 
     pub(crate) fn powered_down(&mut self) {
@@ -154,7 +160,7 @@ impl Announcer {
                 self.absence_due = true;
                 self.powered = None;
             }
-            (_, Presence::Present(_)) if self.settles(now).is_some() => return false,
+            (_, Presence::Present(_)) if self.hold.arrival(now).is_some() => return false,
             (_, actual) => self.shown = Some(actual),
         }
         self.review = Review::Due;
@@ -165,6 +171,7 @@ impl Announcer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hold::SETTLE;
 
     const FIRST: Presence = Presence::Present(Insertion(1));
     const SECOND: Presence = Presence::Present(Insertion(2));
@@ -334,11 +341,15 @@ mod tests {
         assert_eq!(announcer.report(FIRST, Asker::EventThread, early), (ABSENT, false));
         announcer.poll_starts();
         assert!(!announcer.poll_turns(FIRST, early), "the client's late write would hide the card");
-        assert_eq!(announcer.settles(early), Some(told + SETTLE), "the polling function looks again by itself");
+        assert_eq!(
+            announcer.held_until(FIRST, early),
+            Some(told + SETTLE),
+            "the polling function looks again by itself"
+        );
         assert_eq!(announcer.report(FIRST, Asker::EventThread, early), (ABSENT, false));
         let late = told + SETTLE;
         assert!(announcer.poll_turns(FIRST, late));
-        assert_eq!(announcer.settles(late), None);
+        assert_eq!(announcer.held_until(FIRST, late), None);
         pcscd.ask(&mut announcer, FIRST);
         assert_eq!(pcscd.sees, FIRST);
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::presence::{Announcer, Asker};
-use crate::reader::{Atr, Reader};
+use crate::reader::{Atr, Insertion, Reader};
 use crate::types::Dword;
 use crate::wait::Latch;
 
@@ -128,6 +128,12 @@ impl<R> Slot<R> {
         if wake {
             self.latch.wake();
         }
+    }
+
+    /// A power-up failed: a removal as well, and nobody tries again at once.
+    pub(crate) fn power_failed(&self, card: Insertion) {
+        self.announcer().power_failed(card, Instant::now());
+        self.card_lost();
     }
 
     /// Waits until no call is under way. `false` if the limit passed first.

@@ -1,5 +1,6 @@
 //! Waiting for a card to come or go without polling it.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_short};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -9,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The type of `poll`'s second argument.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 type FdCount = std::ffi::c_ulong;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 type FdCount = std::ffi::c_uint;
 
 const POLLIN: c_short = 1;
@@ -87,7 +88,8 @@ pub enum Woken {
     Ready,
     /// The limit that the reader gave has passed.
     LimitReached,
-    /// The wait is over: return to the caller. (A stop, a notification, or the resource manager's own time limit.)
+    /// The wait is over: return to the caller. (A stop, a notification, the resource manager's own time limit, or
+    /// a kernel that would not wait.)
     Over,
 }
 
@@ -96,17 +98,23 @@ pub enum Woken {
 pub struct Waiter<'a> {
     latch: &'a Latch,
     deadline: Instant,
+    failed: Cell<bool>,
 }
 
 impl<'a> Waiter<'a> {
     pub(crate) fn new(latch: &'a Latch, deadline: Instant) -> Self {
-        Self { latch, deadline }
+        Self { latch, deadline, failed: Cell::new(false) }
     }
 
     /// When the wait is over in any case.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Whether a wait ended because the kernel would not wait.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.get()
     }
 
     /// Blocks until `source` is readable, `limit` has passed, or the wait is over.
@@ -137,10 +145,9 @@ impl<'a> Waiter<'a> {
                 count if count > 0 && latch.revents != 0 => return Woken::Over,
                 count if count > 0 && own.revents != 0 => return Woken::Ready,
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-                // `poll` fails otherwise only for lack of memory or for bad arguments: wait a little, then report the
-                // end, so that even that cannot become a busy loop.
+                // Out of memory, or below the limit of open files. pcscd pauses after a poll that failed.
                 _ => {
-                    std::thread::sleep(until.saturating_duration_since(now).min(Duration::from_millis(400)));
+                    self.failed.set(true);
                     return Woken::Over;
                 }
             }

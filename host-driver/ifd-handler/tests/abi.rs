@@ -686,6 +686,52 @@ fn a_failed_power_up_is_a_removal() {
 }
 
 #[test]
+fn a_card_is_not_announced_while_a_client_may_still_write_its_absence() {
+    let slot = Open::with_card(0x011A_0000);
+    thread::scope(|scope| {
+        let (polled, told) = (&slot, std::sync::mpsc::channel());
+        let event_thread = scope.spawn(move || {
+            polled.poll(1);
+            told.0.send(()).unwrap();
+            while polled.event() != IFD_ICC_PRESENT {}
+            Instant::now()
+        });
+        told.1.recv().unwrap();
+        // This thread is a client's, since another one polls.
+        let lost = Instant::now();
+        assert_eq!(slot.transmit(&ABSENT), (616, vec![]));
+        let held = event_thread.join().unwrap().saturating_duration_since(lost);
+        assert!(held >= Duration::from_millis(100), "announced after {held:?}");
+    });
+    assert_eq!(slot.power(IFD_POWER_UP).0, 0);
+}
+
+#[test]
+fn a_card_that_never_powers_up_does_not_make_pcscd_spin() {
+    let slot = Open::new(0x0118_0000);
+    slot.insert(1);
+    slot.shared.set(|state| state.power_fails = true);
+    let start = Instant::now();
+    let mut power_ups = 0;
+    while start.elapsed() < Duration::from_secs(1) {
+        // pcscd's event thread: look, power up what is there, wait for the next change.
+        if slot.presence() == IFD_ICC_PRESENT {
+            assert_eq!(slot.power(IFD_POWER_UP).0, 616);
+            power_ups += 1;
+        }
+        assert_eq!(slot.poll(100), 0);
+    }
+    assert!((1..=3).contains(&power_ups), "{power_ups} attempts in a second");
+    // Another card is not made to wait for it.
+    slot.shared.set(|state| (state.presence, state.power_fails) = (Some(2), false));
+    while slot.presence() != IFD_ICC_PRESENT {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert_eq!(slot.poll(100), 0);
+    }
+    assert_eq!(slot.power(IFD_POWER_UP).0, 0);
+}
+
+#[test]
 fn polling_a_closed_slot_is_an_error_so_that_pcscd_pauses() {
     let (poll, stop) = {
         let slot = Open::new(0x0116_0000);
@@ -693,6 +739,41 @@ fn polling_a_closed_slot_is_an_error_so_that_pcscd_pauses() {
     };
     assert_eq!(poll(0x0116_0000, 1000), 612);
     assert_eq!(stop(0x0116_0000), 612);
+}
+
+/// Runs in a process of its own, because the limit holds for all of its threads.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_wait_that_the_kernel_refuses_is_an_error_so_that_pcscd_pauses() {
+    const CHILD: &str = "IFD_HANDLER_TEST_CHILD";
+    const RLIMIT_NOFILE: c_int = 7;
+    unsafe extern "C" {
+        fn getrlimit(resource: c_int, limits: *mut [std::ffi::c_ulong; 2]) -> c_int;
+        fn setrlimit(resource: c_int, limits: *const [std::ffi::c_ulong; 2]) -> c_int;
+    }
+    if std::env::var_os(CHILD).is_none() {
+        let test = thread::current().name().unwrap().to_owned();
+        let program = std::env::current_exe().unwrap();
+        let output = std::process::Command::new(program).args(["--exact", &test]).env(CHILD, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+        return;
+    }
+    let slot = Open::with_card(0x0119_0000);
+    let mut limits = [0; 2];
+    // SAFETY: both functions get a `struct rlimit`, which is two `unsigned long`.
+    unsafe {
+        assert_eq!(getrlimit(RLIMIT_NOFILE, &mut limits), 0);
+        // `poll` refuses more descriptors than the process may have.
+        assert_eq!(setrlimit(RLIMIT_NOFILE, &[1, limits[1]]), 0);
+    }
+    let start = Instant::now();
+    let code = slot.poll(600_000);
+    // SAFETY: as above.
+    unsafe { assert_eq!(setrlimit(RLIMIT_NOFILE, &limits), 0) };
+    assert_eq!(code, 612);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert_eq!(slot.poll(1), 0, "and it works again");
 }
 
 #[test]
