@@ -84,7 +84,7 @@ pub enum PairMethod {
 }
 
 /// What the daemon answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reply {
@@ -263,6 +263,28 @@ pub enum Event {
     Unknown,
 }
 
+/// Prints neither the text of a QR code, which holds a secret, nor the digits that only two people may compare.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hello { version, software } => write!(f, "Hello({version}, {software:?})"),
+            Self::Status(status) => status.fmt(f),
+            Self::Phones { phones } => write!(f, "Phones({phones:?})"),
+            Self::Done {} => f.write_str("Done"),
+            Self::Error(failure) => write!(f, "Error({failure:?})"),
+            Self::PairOffer { qr_text, expires_in_s } => {
+                let code = if qr_text.is_some() { "with" } else { "without" };
+                write!(f, "PairOffer({code} a code, {expires_in_s} s)")
+            }
+            Self::PairDigits { phone_name, .. } => write!(f, "PairDigits({phone_name:?})"),
+            Self::PairPhoneConfirmed {} => f.write_str("PairPhoneConfirmed"),
+            Self::Paired { phone } => write!(f, "Paired({phone:?})"),
+            Self::Doctor { findings } => write!(f, "Doctor({findings:?})"),
+            Self::Event(event) => write!(f, "Event({event:?})"),
+        }
+    }
+}
+
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -311,6 +333,17 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Request>(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn debug_shows_neither_code_nor_digits() {
+        let offer = Reply::PairOffer { qr_text: Some("POCKETCARD:SECRET".into()), expires_in_s: 120 };
+        assert_eq!(format!("{offer:?}"), "PairOffer(with a code, 120 s)");
+        let digits = Reply::PairDigits { digits: "271828".into(), phone_name: "Pixel".into() };
+        assert_eq!(format!("{digits:?}"), "PairDigits(\"Pixel\")");
+        let mut lines = LineReader::new();
+        lines.push(b"POCKETCARD:SECRET").unwrap();
+        assert_eq!(format!("{lines:?}"), "LineReader(17 bytes)");
     }
 
     #[test]

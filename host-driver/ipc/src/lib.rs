@@ -14,6 +14,7 @@ pub mod appearance;
 pub mod control;
 pub mod driver;
 pub mod peer;
+pub mod socket;
 
 pub use address::{Address, AddressError};
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::line::{LineError, LineReader, encode};
 use super::{Failure, Finding, PairMethod, Phone, Reply, Request, Status};
-use crate::{Address, Side, VERSION, VersionMismatch};
+use crate::{Address, Side, VERSION, VersionMismatch, socket};
 
 /// Time limits of a [`Client`].
 #[derive(Debug, Clone, Copy)]
@@ -99,12 +99,12 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotRunning`], [`ClientError::Refused`], [`ClientError::Version`], or a broken connection.
     pub fn connect(path: &Path, software: &str, limits: Limits) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        let stream = socket::connect(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ClientError::NotRunning { path: path.to_owned() }
             }
             io::ErrorKind::PermissionDenied => ClientError::Refused { path: path.to_owned() },
-            _ => ClientError::Io(error),
+            _ => error.into(),
         })?;
         stream.set_write_timeout(Some(limits.answer))?;
         let mut client = Self { stream, lines: LineReader::new(), limits, software: String::new() };
@@ -308,6 +308,18 @@ mod tests {
     fn a_daemon_that_closes_at_once_refused_this_user() {
         let (_folder, path) = serve(drop);
         assert!(matches!(Client::connect(&path, "test", limits()), Err(ClientError::Refused { .. })));
+    }
+
+    #[test]
+    fn a_daemon_that_takes_no_connections_cannot_hold_a_client() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let mut queue = Vec::new();
+        while let Ok(stream) = socket::connect(&path) {
+            queue.push(stream);
+        }
+        assert!(matches!(Client::connect(&path, "test", limits()), Err(ClientError::TimedOut)));
     }
 
     #[test]
