@@ -152,3 +152,19 @@ fn more_phones_than_slots_are_refused_in_words() {
     let text = String::from_utf8_lossy(&ran.stderr);
     assert!(text.contains("there is no slot 2; this environment has 2"), "{text}");
 }
+
+/// What an ordinary user is where user namespaces are switched off.
+#[test]
+fn an_ordinary_user_without_namespaces_is_told_what_to_do() {
+    let script =
+        "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --ambient-caps -all --inh-caps -all -- \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-user=1000", "--map-group=1000", "--keep-caps", "--", "sh", "-c", script, "sh"]);
+    command.arg(program("pocketcard")).args(["dev", "--card", "empty", "--", "true"]);
+    let ran = run(&mut command, LIMIT);
+    if !ran.text.contains("pocketcard:") {
+        skip!("namespaces cannot be switched off for a test: {}", ran.text);
+    }
+    assert!(!ran.success && ran.text.contains("no private mount namespace can be made here"), "{}", ran.text);
+    assert!(ran.text.contains("user.max_user_namespaces"), "{}", ran.text);
+}

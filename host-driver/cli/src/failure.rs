@@ -120,7 +120,8 @@ fn control_advice(error: &ClientError) -> Option<String> {
     let advice = match error {
         ClientError::Failed(failure) => return failure.advice.clone(),
         ClientError::NotRunning { .. } => {
-            "start it: systemctl start pocketcardd. To try things without installing: pocketcard dev"
+            "start it: systemctl start pocketcardd, or pocketcardd --config FILE. To try things without installing: \
+             pocketcard dev"
         }
         ClientError::Refused { .. } => "run it as root, or join the group: adduser $USER pocketcard, then log in again",
         ClientError::Version { update: Side::Ours, .. } => "install the same release of `pocketcard` as the daemon's",

@@ -73,7 +73,7 @@ pub enum PinEntry {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}. Make it (an empty file gives the defaults), or name another with --config", path.display())]
     Read {
         /// Its path.
         path: PathBuf,
@@ -233,7 +233,8 @@ mod tests {
         }
         let long = format!("control_socket = '/{}'", "x".repeat(103));
         assert!(parse(&long).unwrap_err().contains("at most 103 bytes"));
-        assert!(Config::load(Path::new("/nonexistent")).unwrap_err().to_string().contains("/nonexistent"));
+        let missing = Config::load(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(missing.contains("/nonexistent") && missing.contains("--config"), "{missing}");
     }
 
     #[test]

@@ -165,7 +165,8 @@ mod tests {
             let (near, mut far) = UnixStream::pair().unwrap();
             far.write_all(first).await.unwrap();
             let begin = tokio::time::Instant::now();
-            let ended = Conversation { stream: near, lines: LineReader::new() }.run(&hub).await;
+            let serving = Conversation { stream: near, lines: LineReader::new() }.run(&hub);
+            let ended = tokio::time::timeout(limit * 2, serving).await.expect("it is served for ever");
             assert!(matches!(ended, Err(LineError::Io(_))), "{ended:?}");
             assert_eq!(begin.elapsed().as_secs(), limit.as_secs());
         }

@@ -87,7 +87,12 @@ impl Listener {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let fresh = folder.join(format!(".p{}", rustix::process::getpid().as_raw_nonzero()));
         let _ = fs::remove_file(&fresh);
-        let socket = StdListener::bind(&fresh)?;
+        let socket = StdListener::bind(&fresh).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                io::Error::new(error.kind(), "its folder does not exist; make it, or configure another path")
+            }
+            _ => error,
+        })?;
         let ready = || {
             if gate == Gate::Control && !config.dev {
                 let group = Accounts::load().group(CONTROL_GROUP).map(|(group, _)| Gid::from_raw(group.0));
@@ -214,7 +219,9 @@ mod tests {
         let file = Listener::bind(Gate::Driver, &path, &config()).unwrap_err();
         assert_eq!(file.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"a file of somebody's");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the attempts left nothing behind");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the attempts left something behind");
+        let nowhere = Listener::bind(Gate::Driver, &folder.path().join("no/socket"), &config()).unwrap_err();
+        assert!(nowhere.to_string().contains("make it"), "{nowhere}");
     }
 
     #[tokio::test(start_paused = true)]

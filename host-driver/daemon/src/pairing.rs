@@ -8,7 +8,7 @@ use pocketcard_ipc::control::{ErrorCode, Event, Failure, LineError, PairMethod, 
 use pocketcard_protocol::channel::PublicKey;
 use pocketcard_protocol::link::{self, CloseReason, Link, Side};
 use pocketcard_protocol::pairing::{Offer, OfferError};
-use pocketcard_protocol::stream::{FrameReader, LONGEST_BEFORE_AUTHENTICATION, LONGEST_MESSAGE};
+use pocketcard_protocol::stream::{FrameReader, LONGEST_BEFORE_AUTHENTICATION};
 
 use crate::SystemEntropy;
 use crate::control_socket::Conversation;
@@ -187,8 +187,6 @@ impl Pairing<'_> {
                 read = reader.read(frames.read_buffer()) => match read {
                     Ok(count) if count > 0 => {
                         frames.filled(count);
-                        // The exchange of a pairing needs records, which are longer than handshake messages.
-                        frames.set_limit(LONGEST_MESSAGE);
                         loop {
                             match frames.next_message() {
                                 Ok(Some(message)) => link.handle_message(message, clock.now()),

@@ -481,6 +481,7 @@ fn send_presence(end: &mut DriverEnd, presence: &Presence) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use pocketcard_protocol::channel::StaticSecret;
     use pocketcard_protocol::link::{PairingMode, PhoneConfig, VersionRange};
@@ -491,6 +492,9 @@ mod tests {
     use crate::SystemEntropy;
     use crate::stream::{Reader, split};
 
+    /// No wait of these tests is longer.
+    const LIMIT: Duration = Duration::from_secs(10);
+
     fn pair_with(peer: &StaticSecret) -> PairKeys {
         let mut bytes = vec![1];
         bytes.extend(peer.public().as_bytes());
@@ -500,7 +504,8 @@ mod tests {
 
     /// Hands the phone what the slot wrote, at least one message.
     async fn deliver(reader: &mut Reader, frames: &mut FrameReader, phone: &mut Link) {
-        let count = reader.read(frames.read_buffer()).await.unwrap();
+        let read = reader.read(frames.read_buffer());
+        let count = tokio::time::timeout(LIMIT, read).await.expect("the slot said nothing").unwrap();
         frames.filled(count);
         while let Some(message) = frames.next_message().unwrap() {
             phone.handle_message(message, Clock.now());

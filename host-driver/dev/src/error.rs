@@ -7,7 +7,8 @@ use std::time::Duration;
 /// Where namespaces are switched off, and how they are switched on.
 const NAMESPACE_ADVICE: &str = "In a container, start it with --privileged (or --cap-add SYS_ADMIN --security-opt \
     apparmor=unconfined --security-opt seccomp=unconfined). As an ordinary user, allow user namespaces: sysctl \
-    kernel.apparmor_restrict_unprivileged_userns=0, or on older Debian kernel.unprivileged_userns_clone=1.";
+    kernel.apparmor_restrict_unprivileged_userns=0, on older Debian kernel.unprivileged_userns_clone=1, and \
+    user.max_user_namespaces above 0.";
 
 /// Why an environment could not be started, or one of its processes did not do what was asked of it.
 #[derive(Debug, thiserror::Error)]

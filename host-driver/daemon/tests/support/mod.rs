@@ -7,8 +7,8 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -228,8 +228,7 @@ struct Shared {
     /// The phone takes commands but answers none, and says that it is waiting for its owner.
     holds: AtomicBool,
     /// The phone reads nothing any more, as if its app hung.
-    hangs: AtomicBool,
-    hanging: AtomicUsize,
+    hang: Hang,
     stop: AtomicBool,
     connections: Mutex<Vec<UnixStream>>,
 }
@@ -251,8 +250,7 @@ impl TestPhone {
             pairing: Mutex::default(),
             agrees: AtomicBool::new(true),
             holds: AtomicBool::new(false),
-            hangs: AtomicBool::new(false),
-            hanging: AtomicUsize::new(0),
+            hang: Hang::default(),
             stop: AtomicBool::new(false),
             connections: Mutex::default(),
         });
@@ -277,18 +275,13 @@ impl TestPhone {
         self.shared.holds.store(holds, Ordering::SeqCst);
     }
 
-    /// Stops reading and writing; returns when no connection does either any more.
+    /// Stops reading and writing; returns when a connection does neither any more.
     pub fn hang(&self) {
-        self.shared.hangs.store(true, Ordering::SeqCst);
-        let deadline = Instant::now() + LIMIT;
-        while self.shared.hanging.load(Ordering::SeqCst) == 0 {
-            assert!(Instant::now() < deadline, "no connection hangs");
-            std::thread::yield_now();
-        }
+        self.shared.hang.begin();
     }
 
     pub fn wake(&self) {
-        self.shared.hangs.store(false, Ordering::SeqCst);
+        self.shared.hang.end();
     }
 
     /// The phone is gone, as after `kill -9`: sockets closed, no good-bye.
@@ -329,6 +322,39 @@ impl Drop for TestPhone {
     }
 }
 
+/// Where a phone's connections stand still, on demand.
+#[derive(Default)]
+struct Hang {
+    /// Whether they are to stand still, and how many do.
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Hang {
+    fn begin(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.0 = true;
+        let (state, _) = self.changed.wait_timeout_while(state, LIMIT, |(_, standing)| *standing == 0).unwrap();
+        assert!(state.1 > 0, "no connection hangs");
+    }
+
+    fn end(&self) {
+        self.state.lock().unwrap().0 = false;
+        self.changed.notify_all();
+    }
+
+    /// Returns at once, or when the connections may go on.
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        if state.0 {
+            state.1 += 1;
+            self.changed.notify_all();
+            state = self.changed.wait_while(state, |(hangs, _)| *hangs).unwrap();
+            state.1 -= 1;
+        }
+    }
+}
+
 impl Shared {
     fn serve(self: &Arc<Self>, mut stream: UnixStream, id: LinkId) {
         let lookup = Arc::clone(self);
@@ -355,13 +381,7 @@ impl Shared {
                     break 'link;
                 }
             }
-            if self.hangs.load(Ordering::SeqCst) {
-                self.hanging.fetch_add(1, Ordering::SeqCst);
-                while self.hangs.load(Ordering::SeqCst) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                self.hanging.fetch_sub(1, Ordering::SeqCst);
-            }
+            self.hang.pass();
             match stream.read(frames.read_buffer()) {
                 Ok(0) => break,
                 Ok(count) => frames.filled(count),
