@@ -29,7 +29,6 @@ pub mod tlv;
 pub mod test_support;
 
 mod wipe;
-mod wiped_buffer;
 
 pub use entropy::{Entropy, EntropyError};
 pub use time::Timestamp;

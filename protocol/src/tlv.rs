@@ -8,7 +8,7 @@ use core::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::wiped_buffer::WipedBuffer;
+use crate::wipe::WipedBuffer;
 
 /// Why bytes are not a sequence of data objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

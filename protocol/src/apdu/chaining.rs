@@ -5,7 +5,7 @@ use core::{fmt, mem};
 use zeroize::Zeroizing;
 
 use super::{Command, Response, StatusWord};
-use crate::wiped_buffer::WipedBuffer;
+use crate::wipe::WipedBuffer;
 
 const GET_RESPONSE: u8 = 0xC0;
 /// Most data that the parts of one chain may have together: what an extended command can carry.

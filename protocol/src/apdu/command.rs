@@ -6,6 +6,7 @@ use core::ops::Range;
 use zeroize::Zeroizing;
 
 use super::ApduError;
+use crate::wipe::WipedBuffer;
 
 /// Bit 5 of an interindustry class byte: more parts of this command follow.
 const CHAINED: u8 = 0x10;
@@ -19,7 +20,7 @@ const HEADER: usize = 4;
 #[derive(Clone)]
 pub struct Command {
     header: [u8; HEADER],
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: WipedBuffer,
     data: Range<usize>,
     le: Option<u32>,
     extended: bool,
@@ -45,24 +46,24 @@ impl Command {
         let extended = lc > 0xFF || le.is_some_and(|le| le > 0x100);
         let header = [cla, ins, p1, p2];
 
-        let mut bytes = Zeroizing::new(Vec::with_capacity(HEADER + 3 + data.len() + 3));
-        bytes.extend_from_slice(&header);
+        let mut bytes = WipedBuffer::with_capacity(HEADER + 3 + data.len() + 3);
+        bytes.extend(&header);
         let [lc_high, lc_low] = lc.to_be_bytes();
         // The coding drops what does not fit, so that 256 and 65,536 become 0.
         let [.., le_high, le_low] = le.unwrap_or(0).to_be_bytes();
         match (extended, lc) {
             (_, 0) => {}
-            (false, _) => bytes.push(lc_low),
-            (true, _) => bytes.extend_from_slice(&[0, lc_high, lc_low]),
+            (false, _) => bytes.extend(&[lc_low]),
+            (true, _) => bytes.extend(&[0, lc_high, lc_low]),
         }
         let start = bytes.len();
-        bytes.extend_from_slice(data);
+        bytes.extend(data);
         let end = bytes.len();
         match (extended, le) {
             (_, None) => {}
-            (false, Some(_)) => bytes.push(le_low),
-            (true, Some(_)) if lc == 0 => bytes.extend_from_slice(&[0, le_high, le_low]),
-            (true, Some(_)) => bytes.extend_from_slice(&[le_high, le_low]),
+            (false, Some(_)) => bytes.extend(&[le_low]),
+            (true, Some(_)) if lc == 0 => bytes.extend(&[0, le_high, le_low]),
+            (true, Some(_)) => bytes.extend(&[le_high, le_low]),
         }
         Ok(Self { header, bytes, data: start..end, le, extended })
     }
@@ -85,6 +86,7 @@ impl Command {
     /// # Errors
     /// As [`Command::parse`]; the bytes are wiped then.
     pub fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Result<Self, ApduError> {
+        let bytes = WipedBuffer::from(bytes);
         let length = bytes.len();
         let Some((&header, body)) = bytes.split_first_chunk::<HEADER>() else {
             return Err(ApduError::Truncated { length });
@@ -149,12 +151,12 @@ impl Command {
 
     /// The command as sent, without a copy.
     pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
-        self.bytes
+        self.bytes.into_bytes()
     }
 
     /// A copy of the command as sent.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        self.bytes.clone()
+        Zeroizing::new(self.bytes.to_vec())
     }
 
     /// Splits a logical command into short parts with at most `size` bytes of data each (at most 255, at least 1), for

@@ -5,6 +5,7 @@ use core::fmt;
 use zeroize::Zeroizing;
 
 use super::{ApduError, StatusWord};
+use crate::wipe::WipedBuffer;
 
 /// Most bytes that an extended Le can ask for.
 const LONGEST_DATA: usize = 0x1_0000;
@@ -17,16 +18,16 @@ const LONGEST_DATA: usize = 0x1_0000;
 #[derive(Clone)]
 pub struct Response {
     /// The data and, in its last two bytes, the status word.
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: WipedBuffer,
     status: StatusWord,
 }
 
 impl Response {
     /// An answer with data.
     pub fn new(data: &[u8], status: StatusWord) -> Self {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(data.len() + 2));
-        bytes.extend_from_slice(data);
-        bytes.extend_from_slice(&status.to_bytes());
+        let mut bytes = WipedBuffer::with_capacity(data.len() + 2);
+        bytes.extend(data);
+        bytes.extend(&status.to_bytes());
         Self { bytes, status }
     }
 
@@ -48,6 +49,7 @@ impl Response {
     /// # Errors
     /// As [`Response::parse`]; the bytes are wiped then.
     pub fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Result<Self, ApduError> {
+        let bytes = WipedBuffer::from(bytes);
         let Some((data, status)) = bytes.split_last_chunk::<2>() else {
             return Err(ApduError::Truncated { length: bytes.len() });
         };
@@ -75,12 +77,12 @@ impl Response {
 
     /// The answer as sent, without a copy.
     pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
-        self.bytes
+        self.bytes.into_bytes()
     }
 
     /// A copy of the answer as sent.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        self.bytes.clone()
+        Zeroizing::new(self.bytes.to_vec())
     }
 }
 

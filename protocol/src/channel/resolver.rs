@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use snow::Error;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
 
@@ -148,8 +149,8 @@ impl Gcm {
     fn seal(&self, counter: u64, associated: &[u8], plaintext: &[u8], out: &mut [u8]) -> Option<()> {
         let cipher = self.0.as_ref()?;
         let (body, tag) = out.split_at_mut_checked(plaintext.len())?;
-        body.copy_from_slice(plaintext);
-        let sealed = cipher.encrypt_inout_detached(&nonce(counter), associated, body.into()).ok()?;
+        let body = InOutBuf::new(plaintext, body).ok()?;
+        let sealed = cipher.encrypt_inout_detached(&nonce(counter), associated, body).ok()?;
         tag.first_chunk_mut::<TAG_LENGTH>().map(|tag| *tag = sealed.into())
     }
 }
@@ -175,20 +176,21 @@ impl Cipher for Gcm {
         let cipher = self.0.as_ref().ok_or(Error::Decrypt)?;
         let (body, tag) = sealed.split_last_chunk::<TAG_LENGTH>().ok_or(Error::Decrypt)?;
         let out = out.get_mut(..body.len()).ok_or(Error::Decrypt)?;
-        out.copy_from_slice(body);
+        let buffer = InOutBuf::new(body, out).map_err(|_| Error::Decrypt)?;
         cipher
-            .decrypt_inout_detached(&nonce(counter), associated, out.into(), &Tag::from(*tag))
+            .decrypt_inout_detached(&nonce(counter), associated, buffer, &Tag::from(*tag))
             .map_err(|_| Error::Decrypt)?;
         Ok(body.len())
     }
 
     /// Noise section 4.2, as snow's default, but the new key is wiped from the stack.
     fn rekey(&mut self) {
-        let mut sealed = [0; KEY_LENGTH + TAG_LENGTH];
-        self.encrypt(u64::MAX, &[], &[0; KEY_LENGTH], &mut sealed);
-        if let Some(key) = sealed.first_chunk::<KEY_LENGTH>() {
-            self.set(key);
+        let mut sealed = Zeroizing::new([0; KEY_LENGTH + TAG_LENGTH]);
+        let done = self.seal(u64::MAX, &[], &[0; KEY_LENGTH], sealed.as_mut_slice());
+        match (done, sealed.first_chunk::<KEY_LENGTH>()) {
+            (Some(()), Some(key)) => self.set(key),
+            // Without a key there is none to follow it, and nothing is sealed any more.
+            _ => self.0 = None,
         }
-        sealed.zeroize();
     }
 }

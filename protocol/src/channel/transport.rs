@@ -8,7 +8,7 @@ use snow::TransportState;
 use super::ChannelError;
 use crate::messages::MESSAGE_LIMIT;
 use crate::time::Timestamp;
-use crate::wipe::Plaintext;
+use crate::wipe::WipedBuffer;
 
 /// Longest record: Noise's limit for any message.
 pub const RECORD_LIMIT: usize = 65_535;
@@ -51,11 +51,11 @@ pub struct Transport {
     /// Records opened under the peer's present key.
     opened: u32,
     /// Plaintext of the record that is being sealed.
-    outgoing: Plaintext,
+    outgoing: WipedBuffer,
     /// Plaintext of the record that was opened last.
-    incoming: Plaintext,
+    incoming: WipedBuffer,
     /// The message so far, if it spans records.
-    partial: Plaintext,
+    partial: WipedBuffer,
     /// Whether `partial`, not `incoming`, holds the message that was completed last.
     spanned: bool,
 }
@@ -67,9 +67,9 @@ impl Transport {
             sealed: 0,
             key_since: now,
             opened: 0,
-            outgoing: Plaintext::default(),
-            incoming: Plaintext::default(),
-            partial: Plaintext::default(),
+            outgoing: WipedBuffer::default(),
+            incoming: WipedBuffer::default(),
+            partial: WipedBuffer::default(),
             spanned: false,
         }
     }
@@ -96,13 +96,13 @@ impl Transport {
         if length <= RECORD_PAYLOAD_LIMIT {
             return self.seal_record(length, write, true, prefix, now).map(emit);
         }
-        let mut message = Plaintext::default();
+        let mut message = WipedBuffer::default();
         message.reserve_total(length);
         write(message.bytes_mut());
-        if message.bytes().len() != length {
+        if message.len() != length {
             return Err(ChannelError::State);
         }
-        let mut pieces = message.bytes().chunks(RECORD_PAYLOAD_LIMIT).peekable();
+        let mut pieces = message.chunks(RECORD_PAYLOAD_LIMIT).peekable();
         while let Some(piece) = pieces.next() {
             let last = pieces.peek().is_none();
             let write = |out: &mut Vec<u8>| out.extend_from_slice(piece);
@@ -174,7 +174,7 @@ impl Transport {
         self.noise.read_message(record, self.incoming.bytes_mut())?;
         self.opened += 1;
 
-        let (flags, body) = unpad(self.incoming.bytes())?;
+        let (flags, body) = unpad(&self.incoming)?;
         if flags & LAST_UNDER_KEY != 0 {
             self.noise.rekey_incoming();
             self.opened = 0;
@@ -183,7 +183,7 @@ impl Transport {
         }
 
         let last = flags & LAST_OF_MESSAGE != 0;
-        let collected = self.partial.bytes().len();
+        let collected = self.partial.len();
         if last && collected == 0 {
             return Ok(Some(body));
         }
@@ -194,13 +194,12 @@ impl Transport {
         if body.is_empty() && !last {
             return Err(ChannelError::Record);
         }
-        self.partial.reserve_total(collected + body.len());
-        self.partial.bytes_mut().extend_from_slice(body);
+        self.partial.extend(body);
         if !last {
             return Ok(None);
         }
         self.spanned = true;
-        Ok(Some(self.partial.bytes()))
+        Ok(Some(&self.partial))
     }
 
     /// Wipes the message that [`Transport::open`] gave last.
@@ -269,8 +268,8 @@ mod tests {
         record
     }
 
-    fn flags(plaintext: &Plaintext) -> u8 {
-        plaintext.bytes()[0]
+    fn flags(plaintext: &WipedBuffer) -> u8 {
+        plaintext[0]
     }
 
     #[test]
@@ -406,10 +405,10 @@ mod tests {
     fn a_message_is_wiped_when_it_was_read() {
         let (mut host, mut phone) = transports();
         let records = seal(&mut host, b"secret", Timestamp::ZERO);
-        assert!(host.outgoing.bytes().is_empty());
+        assert!(host.outgoing.is_empty());
         assert!(phone.open(&records[0]).is_ok());
         phone.forget_message();
-        assert!(phone.incoming.bytes().is_empty() && phone.partial.bytes().is_empty());
+        assert!(phone.incoming.is_empty() && phone.partial.is_empty());
     }
 
     proptest! {

@@ -74,10 +74,11 @@ impl QrText {
             Some((scheme, body)) if scheme.eq_ignore_ascii_case(QR_SCHEME) => body,
             _ => return Err(QrError::NotPocketcard),
         };
-        let body: Zeroizing<String> =
-            Zeroizing::new(body.chars().filter(|c| !c.is_ascii_whitespace() && *c != '-').collect());
+        // Never grows: an allocation that a secret has outgrown would be freed unwiped.
+        let mut typed = Zeroizing::new(String::with_capacity(body.len()));
+        typed.extend(body.chars().filter(|c| !c.is_ascii_whitespace() && *c != '-'));
         let mut payload = Zeroizing::new(Vec::with_capacity(TEXT_LIMIT));
-        let decoded = base32::decode(&body, &mut payload);
+        let decoded = base32::decode(&typed, &mut payload);
         // The version comes first: what follows may differ in a later one.
         match payload.first() {
             Some(&VERSION) => {}
