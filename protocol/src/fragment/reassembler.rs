@@ -101,7 +101,7 @@ impl Reassembler {
         }
     }
 
-    /// Changes the limit, for messages that begin from now on.
+    /// Changes the limit, for messages whose first fragment is yet to come.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
@@ -176,6 +176,9 @@ impl Reassembler {
         if ahead >= WINDOW || seen || self.uncredited + self.early.len() >= WINDOW {
             return Err(unexpected);
         }
+        if let Some(total) = fragment.total {
+            check_total(total, self.limit)?;
+        }
         let waiting = self.waiting.get_or_insert(Waiting { since: now, last: now });
         waiting.last = now;
         if (message, index) != (self.message, self.index) {
@@ -202,7 +205,6 @@ impl Reassembler {
     fn append(&mut self, fragment: Fragment, now: Timestamp) -> Result<(), FragmentError> {
         let Fragment { message, index, total, is_last, payload } = fragment;
         if let Some(total) = total {
-            check_total(total, self.limit)?;
             self.total = total;
             self.assembled.reserve_exact(total);
         }
@@ -283,6 +285,8 @@ mod tests {
             (&[first, &[2, 0, 0, 1, 9]], FragmentError::Total),
             (&[first, &[0, 0, 0, 1, 9, 9]], FragmentError::Total),
             (&[&[1, 0, 0, 0, 0, 0, 0, 1, 9]], FragmentError::Total),
+            // Also if it came before its turn: nothing of it is kept.
+            (&[&[3, 1, 0, 0, 0, 0, 0, 101, 9]], FragmentError::MessageLength { length: 101, limit: 100 }),
             // The same twice: in order, early, of a message that is complete.
             (&[first, first], unexpected(0, 0)),
             (&[&[0, 0, 0, 2, 9], &[0, 0, 0, 2, 9]], unexpected(0, 2)),

@@ -24,22 +24,28 @@ pub fn peer_name(raw: &str) -> String {
     name
 }
 
-/// Characters that can turn a line around, break it, or hide in it.
+/// Characters that can turn a line around, break it, or hide in it: controls, separators, interlinear annotation, and
+/// all that Unicode calls default ignorable.
 fn is_stripped(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
             '\u{00AD}'                    // soft hyphen
+            | '\u{034F}'                  // combining grapheme joiner
             | '\u{061C}'                  // Arabic letter mark
             | '\u{115F}' | '\u{1160}'     // Hangul fillers
-            | '\u{180E}'                  // Mongolian vowel separator
+            | '\u{17B4}' | '\u{17B5}'     // Khmer inherent vowels
+            | '\u{180B}'..='\u{180F}'     // Mongolian variation selectors, vowel separator
             | '\u{200B}'..='\u{200F}'     // zero width, left-to-right and right-to-left mark
             | '\u{2028}'..='\u{202E}'     // line and paragraph separator, embeddings, overrides
             | '\u{2060}'..='\u{206F}'     // word joiner, isolates, deprecated format characters
             | '\u{3164}' | '\u{FFA0}'     // Hangul fillers
+            | '\u{FE00}'..='\u{FE0F}'     // variation selectors
             | '\u{FEFF}'                  // byte order mark
-            | '\u{FFF9}'..='\u{FFFB}'     // interlinear annotation
-            | '\u{E0000}'..='\u{E007F}'   // tags
+            | '\u{FFF0}'..='\u{FFFB}'     // interlinear annotation, and its unassigned neighbours
+            | '\u{1BCA0}'..='\u{1BCA3}'   // shorthand format controls
+            | '\u{1D173}'..='\u{1D17A}'   // musical format controls
+            | '\u{E0000}'..='\u{E0FFF}'   // tags, variation selectors
         )
 }
 
@@ -59,6 +65,8 @@ mod tests {
             ("\u{2066}x\u{2069}\u{200F}\u{061C}", "x"),
             ("\u{85}\u{9f}\u{feff}", ""),
             ("\u{E0041}tag", "tag"),
+            // Default ignorable code points, one of each kind that is no format character.
+            ("r\u{34F}o\u{17B4}o\u{180B}t\u{FE0F}\u{FFF0}\u{E0100}", "root"),
             ("", ""),
         ];
         for (raw, expected) in table {

@@ -12,7 +12,14 @@ use crate::time::Timestamp;
 ///
 /// Spec: SPEC.md section 8.5
 #[derive(Clone, Debug, Default)]
-pub struct Attempts(Arc<Mutex<Vec<Entry>>>);
+pub struct Attempts(Arc<Mutex<Log>>);
+
+#[derive(Debug, Default)]
+struct Log {
+    entries: Vec<Entry>,
+    /// Never given out again, so that a try taken back late cannot take back another.
+    next: u64,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -41,30 +48,33 @@ impl Attempts {
     /// # Errors
     /// [`TooManyTries`] with the moment from which it may.
     pub fn check(&self, now: Timestamp) -> Result<(), TooManyTries> {
-        Self::allowed(&mut self.entries(), now)
+        self.log().allow(now)
     }
 
     /// Counts one try.
     pub(crate) fn begin(&self, now: Timestamp) -> Result<Attempt, TooManyTries> {
-        let mut entries = self.entries();
-        Self::allowed(&mut entries, now)?;
-        let number = entries.last().map_or(0, |last| last.number.wrapping_add(1));
-        entries.push(Entry { at: now, number });
-        drop(entries);
+        let mut log = self.log();
+        log.allow(now)?;
+        let number = log.next;
+        log.next += 1;
+        log.entries.push(Entry { at: now, number });
+        drop(log);
         Ok(Attempt { attempts: self.clone(), number })
     }
 
-    fn allowed(entries: &mut Vec<Entry>, now: Timestamp) -> Result<(), TooManyTries> {
-        entries.retain(|entry| now.saturating_since(entry.at) < TRIES_WINDOW);
-        match entries.first() {
-            Some(first) if entries.len() >= TRIES_LIMIT => Err(TooManyTries { until: first.at + TRIES_WINDOW }),
-            _ => Ok(()),
-        }
-    }
-
-    fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
+    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
         // A list of moments is right whatever its last holder did.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    fn allow(&mut self, now: Timestamp) -> Result<(), TooManyTries> {
+        self.entries.retain(|entry| now.saturating_since(entry.at) < TRIES_WINDOW);
+        match self.entries.first() {
+            Some(first) if self.entries.len() >= TRIES_LIMIT => Err(TooManyTries { until: first.at + TRIES_WINDOW }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -78,7 +88,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// Takes the try back: people on both sides have confirmed the digits.
     pub(crate) fn succeeded(&self) {
-        self.attempts.entries().retain(|entry| entry.number != self.number);
+        self.attempts.log().entries.retain(|entry| entry.number != self.number);
     }
 }
 
@@ -100,6 +110,17 @@ mod tests {
         assert_eq!(attempts.begin(at(599)).err(), Some(TooManyTries { until: at(600) }));
         assert!(attempts.begin(at(600)).is_ok());
         assert_eq!(attempts.check(at(601)).err(), Some(TooManyTries { until: at(700) }));
+    }
+
+    #[test]
+    fn a_try_taken_back_late_takes_back_no_other() {
+        let attempts = Attempts::new();
+        let late = attempts.begin(at(0)).expect("first");
+        for _ in 0..TRIES_LIMIT {
+            let _failed = attempts.begin(at(600)).expect("the first counts no more");
+        }
+        late.succeeded();
+        assert!(attempts.begin(at(600)).is_err());
     }
 
     #[test]
