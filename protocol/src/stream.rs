@@ -12,7 +12,7 @@ use core::fmt;
 pub const LONGEST_BEFORE_AUTHENTICATION: usize = 4096;
 
 /// Longest link message in an open channel: its kind and one record of the channel.
-pub const LONGEST_MESSAGE: usize = 1 + 65_535;
+pub const LONGEST_MESSAGE: usize = crate::link::LINK_MESSAGE_LIMIT;
 
 /// Bytes of the length.
 pub const HEADER: usize = 4;

@@ -43,6 +43,7 @@ pub use reason::{CloseReason, Limit, Side, Violation};
 use crate::channel::PublicKey;
 use crate::messages::Envelope;
 use crate::pairing::{Digits, Offer, PairKeys};
+use crate::stream::LONGEST_BEFORE_AUTHENTICATION;
 use crate::time::Timestamp;
 use frame::{Frame, Refusal};
 
@@ -214,6 +215,7 @@ impl Link {
     /// Phone: sets what the owner wants to pair with, at any time. Sends `Info` again if that changes it; has no
     /// effect on a link whose handshake has begun.
     pub fn set_pairing(&mut self, mode: PairingMode, now: Timestamp) {
+        self.expire(now);
         self.advance(|state, out| match state {
             State::AwaitHandshake(mut waiting) => {
                 waiting.set_pairing(mode, now, out)?;
@@ -225,6 +227,7 @@ impl Link {
 
     /// Takes one link message from the transport.
     pub fn handle_message(&mut self, message: &[u8], now: Timestamp) {
+        self.expire(now);
         let ours = self.versions;
         let side = self.side;
         self.advance(|state, out| {
@@ -299,6 +302,7 @@ impl Link {
 
     /// Says whether the person at this side sees the same digits as at the other. `false` ends the link.
     pub fn confirm_pairing(&mut self, agree: bool, now: Timestamp) {
+        self.expire(now);
         self.advance(|state, out| match state {
             State::Exchange(exchange) => exchange.confirm(agree, now, out),
             other => Ok(other),
@@ -307,6 +311,7 @@ impl Link {
 
     /// Says that the pair of [`Event::Paired`] is on this side's disk.
     pub fn pair_stored(&mut self, now: Timestamp) {
+        self.expire(now);
         self.advance(|state, out| match state {
             State::Exchange(exchange) => exchange.stored(now, out),
             other => Ok(other),
@@ -334,11 +339,29 @@ impl Link {
         matches!(&self.state, State::Open(open) if open.is_announced())
     }
 
+    /// The longest link message that the transport may take at present, in bytes. It grows once the channel is open:
+    /// ask again after each [`Link::handle_message`], before the next message is taken from the stream or the radio.
+    ///
+    /// Spec: SPEC.md sections 4.4 and 5
+    #[must_use]
+    pub fn message_limit(&self) -> usize {
+        if self.is_open() { LINK_MESSAGE_LIMIT } else { LONGEST_BEFORE_AUTHENTICATION }
+    }
+
     /// Takes back the offer of [`Link::host_pair`] if its secret was not used: the same QR code may stay on the screen
     /// for the next link.
     #[must_use]
     pub fn reclaim_offer(&mut self) -> Option<Offer> {
         if self.is_closed() { self.out.offer.take() } else { None }
+    }
+
+    /// Does what is due before an input that came while the caller's timer was late (a suspended machine, a busy one).
+    /// What protects a handshake or a decision holds to the moment; an open channel forgives a late timer, because the
+    /// answer that was waited for may be the very input.
+    fn expire(&mut self, now: Timestamp) {
+        if !self.is_open() {
+            self.handle_timeout(now);
+        }
     }
 
     fn fail(

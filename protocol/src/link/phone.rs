@@ -48,7 +48,7 @@ impl AwaitHandshake {
             return Err(CloseReason::Timeout(Limit::Wait));
         }
         if self.scan_expires.is_some_and(|expires| now >= expires) {
-            self.set_pairing(PairingMode::Closed, now, out)?;
+            self.change_mode(PairingMode::Closed, now, out)?;
         }
         Ok(State::AwaitHandshake(self))
     }
@@ -59,14 +59,18 @@ impl AwaitHandshake {
         now: Timestamp,
         out: &mut Outbox,
     ) -> Result<(), CloseReason> {
+        // The owner is here and acts: the wait begins anew.
+        self.deadline = now + WAIT_LIMIT;
+        self.change_mode(mode, now, out)
+    }
+
+    fn change_mode(&mut self, mode: PairingMode, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
         if mode.readiness() != self.info.readiness() {
             let info = new_info(&self.config, &mode)?;
             out.transmits.push_back(frame::info(&info));
             self.previous = Some(std::mem::replace(&mut self.info, info));
         }
         self.scan_expires = scan_expires(&mode, now);
-        // The owner is here and acts: the wait begins anew.
-        self.deadline = now + WAIT_LIMIT;
         self.config.pairing = mode;
         Ok(())
     }

@@ -52,6 +52,30 @@ fn the_first_record_must_come() {
 }
 
 #[test]
+fn a_first_record_that_comes_too_late_opens_nothing() {
+    let mut pair = Parties::new(1).connecting();
+    pair.settle();
+    pair.host.send(&transmit(1).into(), pair.now).expect("connected");
+    let record = pair.host.poll_transmit().expect("a record");
+    // No timer has run: the machine slept, or was busy.
+    pair.phone.handle_message(&record, pair.now + HANDSHAKE_LIMIT);
+    pair.collect();
+    assert_eq!(pair.closed(Side::Phone), timeout(Limit::Handshake));
+    assert!(!connected(&pair.phone_events));
+}
+
+#[test]
+fn the_limit_of_a_message_grows_with_the_channel() {
+    let mut pair = Parties::new(1).connecting();
+    assert_eq!((pair.host.message_limit(), pair.phone.message_limit()), (4096, 4096));
+    pair.settle();
+    assert_eq!((pair.host.message_limit(), pair.phone.message_limit()), (65_536, 4096));
+    pair.send(Side::Host, transmit(1)).expect("connected");
+    pair.settle();
+    assert_eq!(pair.phone.message_limit(), 65_536);
+}
+
+#[test]
 fn a_request_must_be_answered() {
     let requests: [Envelope; 2] =
         [transmit(2).into(), messages::Open { resume_token: Vec::new(), epoch: 1, software: String::new() }.into()];
@@ -96,6 +120,16 @@ fn a_reset_ends_the_wait() {
     pair.send(Side::Host, Reset { session: 1, epoch: 2 }).expect("open");
     pair.advance(IDLE_INTERVAL - MOMENT);
     assert_eq!(pair.closed(Side::Host), None);
+}
+
+#[test]
+fn a_reset_does_not_end_the_wait_for_a_session() {
+    let mut pair = open_pair(&Parties::new(1));
+    let open = messages::Open { resume_token: Vec::new(), epoch: 1, software: String::new() };
+    pair.send(Side::Host, open).expect("open");
+    pair.send(Side::Host, Reset { session: 1, epoch: 2 }).expect("open");
+    exactly(&mut pair, REQUEST_LIMIT);
+    assert_eq!(pair.closed(Side::Host), timeout(Limit::Request));
 }
 
 #[test]

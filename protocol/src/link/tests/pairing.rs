@@ -272,6 +272,7 @@ fn a_phone_forgets_what_it_scanned() {
     phone.handle_timeout(expires);
     assert_eq!(ready(&mut phone), Some(0));
     assert!(!phone.is_closed(), "the link may still be used to connect");
+    assert_eq!(phone.poll_timeout(), Some(Timestamp::ZERO + WAIT_LIMIT), "for as long as if nothing had been scanned");
 
     // Scanned again, it holds again; and a handshake that comes too late is refused though no timer ran.
     phone.set_pairing(scanned(), expires);
@@ -295,6 +296,24 @@ fn people_have_two_minutes() {
     pair.advance(MOMENT);
     assert_eq!(pair.closed(Side::Host), Some(CloseReason::Timeout(Limit::Decision)));
     assert_eq!(pair.closed(Side::Phone), Some(CloseReason::Timeout(Limit::Decision)));
+}
+
+#[test]
+fn a_late_timer_gives_nobody_more_time() {
+    let yes: fn(&mut Pair, Timestamp) = |pair, now| pair.host.confirm_pairing(true, now);
+    let stored: fn(&mut Pair, Timestamp) = |pair, now| pair.host.pair_stored(now);
+    for (act, limit) in [(yes, Limit::Decision), (stored, Limit::Store)] {
+        let mut pair = pairing(&Parties::new(1), Method::Scanned);
+        pair.settle();
+        pair.phone.confirm_pairing(true, pair.now);
+        if limit == Limit::Store {
+            pair.host.confirm_pairing(true, pair.now);
+        }
+        pair.settle();
+        act(&mut pair, Timestamp::ZERO + limit.duration());
+        pair.collect();
+        assert_eq!(pair.closed(Side::Host), Some(CloseReason::Timeout(limit)));
+    }
 }
 
 #[test]
@@ -350,7 +369,9 @@ fn a_phone_that_is_done_does_not_wait_for_ever() {
     pair.phone.handle_message(&stored, pair.now);
     pair.collect();
     assert!(done(&pair.phone_events));
-    pair.advance(REQUEST_LIMIT);
+    pair.advance(CLOSE_LIMIT - MOMENT);
+    assert_eq!(pair.closed(Side::Phone), None);
+    pair.advance(MOMENT);
     assert_eq!(pair.closed(Side::Phone), Some(CloseReason::Done));
 }
 
