@@ -49,7 +49,8 @@ impl CommandLine {
         };
         let request = Request::Power { action, generation };
         let mut guard = locked(&self.connection);
-        // A connection from before a restart of the daemon breaks here; a fresh one then has the answer.
+        // A connection from before a restart of the daemon breaks here; a fresh one then has the answer. A daemon that
+        // only does not answer is not asked again: the limit would double.
         for fresh in [guard.is_none(), true] {
             if guard.is_none() {
                 *guard = self.open(name, slot);
@@ -58,10 +59,13 @@ impl CommandLine {
             match exchange(connection, &request, POWER_LIMIT) {
                 Ok(Reply::Powered { atr }) => return Atr::new(atr).ok_or(Error::CardAbsent),
                 Ok(Reply::Failed { .. }) => return Err(Error::CardAbsent),
-                Ok(_) | Err(_) => self.drop_connection(&mut guard),
-            }
-            if fresh {
-                break;
+                answer => {
+                    let timed_out = matches!(answer, Err(ConnectionError::TimedOut));
+                    self.drop_connection(&mut guard);
+                    if fresh || timed_out {
+                        break;
+                    }
+                }
             }
         }
         Err(Error::CardAbsent)

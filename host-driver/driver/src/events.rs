@@ -12,8 +12,17 @@ use pocketcard_ipc::driver::{self, DeviceName, Reply, Role};
 
 use crate::connection::{Connection, ConnectionError, HELLO_LIMIT};
 
+/// Before the first attempt to connect again; each further one waits twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Before each attempt, once the daemon has been away for long. A connection that lasted as long counts as good: the next
+/// loss begins with [`FIRST_PAUSE`] again. One that is lost sooner does not, or a daemon that takes every connection only
+/// to drop it would have the driver turn fifty times a second.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Messages taken in at one look at most, since pcscd waits meanwhile. A new connection has the state at once, so a
+/// daemon that has said more than that is better asked than listened to.
+const MESSAGES_AT_ONCE: usize = 1024;
 
 /// What the daemon said last, and the connection on which it says more.
 #[derive(Debug)]
@@ -33,6 +42,7 @@ struct Connected {
     connection: Connection,
     /// The same socket, for a thread that waits without holding the lock.
     socket: Arc<UnixStream>,
+    since: Instant,
 }
 
 /// A card by the number that pcscd knows and by the one that the daemon knows. The daemon counts from 1 again when it
@@ -99,16 +109,17 @@ impl Events {
             return;
         }
         match self.try_connect(name, slot) {
-            Ok(()) => {
-                self.pause = FIRST_PAUSE;
-                self.report(name, None);
-            }
+            Ok(()) => self.report(name, None),
             Err(error) => {
-                self.next_attempt = Instant::now() + self.pause;
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.back_off();
                 self.report(name, Some(error));
             }
         }
+    }
+
+    fn back_off(&mut self) {
+        self.next_attempt = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
     fn try_connect(&mut self, name: &DeviceName, slot: u32) -> Result<(), ConnectionError> {
@@ -120,30 +131,35 @@ impl Events {
         self.card = None;
         self.adopt(presence.present, presence.generation);
         let socket = Arc::new(connection.handle()?);
-        self.connection = Some(Connected { connection, socket });
+        self.connection = Some(Connected { connection, socket, since: Instant::now() });
         Ok(())
     }
 
     fn drain(&mut self, name: &DeviceName) {
-        while let Some(connected) = self.connection.as_mut() {
+        for _ in 0..MESSAGES_AT_ONCE {
+            let Some(connected) = self.connection.as_mut() else { return };
             match connected.connection.try_receive() {
                 Ok(Some(Reply::Presence(driver::Presence { present, generation, .. }))) => {
                     self.adopt(present, generation);
                 }
                 Ok(None) => return,
-                Ok(Some(_)) => self.lose(name, ConnectionError::Protocol),
-                Err(error) => self.lose(name, error),
+                Ok(Some(_)) => return self.lose(name, ConnectionError::Protocol),
+                Err(error) => return self.lose(name, error),
             }
         }
+        self.lose(name, ConnectionError::Flood);
     }
 
     fn lose(&mut self, name: &DeviceName, error: ConnectionError) {
         // A thread that waits on the socket keeps it open; it has to wake up, and the daemon has to see the end.
         if let Some(connected) = self.connection.take() {
             let _ = connected.socket.shutdown(Shutdown::Both);
+            if connected.since.elapsed() >= LONGEST_PAUSE {
+                self.pause = FIRST_PAUSE;
+            }
         }
         self.card = None;
-        self.next_attempt = Instant::now() + self.pause;
+        self.back_off();
         self.report(name, Some(error));
     }
 
@@ -294,6 +310,42 @@ mod tests {
         events.close();
         events.expect_daemon();
         assert_eq!(events.presence(fewer.name(), 3), Presence::Absent);
+    }
+
+    #[test]
+    fn a_daemon_that_drops_every_connection_is_tried_ever_more_rarely() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.push(&card(1));
+        });
+        let mut events = Events::new();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(700) {
+            events.presence(daemon.name(), 0);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // 0, 20, 60, 140, 300 and 620 ms.
+        assert!(events.insertions <= 6, "{} connections", events.insertions);
+        assert!(events.insertions >= 3, "{} connections", events.insertions);
+        events.expect_daemon();
+        assert_eq!(events.pause(), Duration::ZERO, "a socket that appears is tried at once");
+    }
+
+    #[test]
+    fn a_daemon_that_pushes_without_end_does_not_hold_pcscd() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            let mut frame = Vec::new();
+            card(1).encode(&mut frame).unwrap();
+            let messages = if connection.number == 0 { MESSAGES_AT_ONCE * 2 } else { 1 };
+            connection.push_bytes(&frame.repeat(messages));
+            connection.step();
+        });
+        let mut events = Events::new();
+        until(&mut events, daemon.name(), |presence| presence == Presence::Absent);
+        assert!(events.reported.as_ref().unwrap().contains("faster"), "{:?}", events.reported);
+        daemon.go_on();
+        until(&mut events, daemon.name(), |presence| presence == Presence::Present(Insertion(2)));
     }
 
     #[test]

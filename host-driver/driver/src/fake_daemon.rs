@@ -120,11 +120,17 @@ impl FakeConnection {
     pub(crate) fn push(&mut self, reply: &Reply<'_>) {
         let mut frame = Vec::new();
         reply.encode(&mut frame).unwrap();
-        let _ = self.stream.write_all(&frame);
+        // A driver that is gone already is the test's own business.
+        let _ = self.push_bytes(&frame);
+    }
+
+    /// Sends bytes as they are; `false` if the driver is gone.
+    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
     }
 
     /// Waits for [`FakeDaemon::go_on`].
-    pub(crate) fn step(&self) {
+    pub(crate) fn step(&mut self) {
         let _ = self.steps.lock().unwrap().recv_timeout(LIMIT);
     }
 }
