@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use pocketcard_ipc::control::{Client, Level, Limits};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 fn start(folder: &Path, state: &str) -> Child {
     let config = folder.join(format!("{state}.toml"));
@@ -31,11 +32,21 @@ fn ready(child: &mut Child) {
     assert_eq!(line, "ready\n");
 }
 
+/// The exit code, within ten seconds.
+fn ended(child: &mut Child) -> Option<i32> {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+    if poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).unwrap() == 0 {
+        child.kill().unwrap();
+    }
+    child.wait().unwrap().code()
+}
+
 fn refused(folder: &Path, state: &str) -> String {
     let mut child = start(folder, state);
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{text}");
+    assert_eq!(ended(&mut child), Some(1), "{text}");
     text
 }
 
@@ -46,7 +57,7 @@ fn each_signal_ends_it_well_and_takes_its_sockets_away() {
         let mut child = start(folder.path(), "state");
         ready(&mut child);
         kill_process(Pid::from_child(&child), signal).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
+        assert_eq!(ended(&mut child), Some(0), "{signal:?}");
         assert!(!folder.path().join("driver").exists() && !folder.path().join("control").exists(), "{signal:?}");
     }
 }
