@@ -96,7 +96,7 @@ impl Transport for SocketTransport {
 
 /// Carries one link until either side ends it.
 pub(super) async fn serve(phone: Phone, stream: Stream) {
-    let (read, write) = stream.into_split();
+    let Ok((read, write)) = stream.into_split() else { return };
     let shared = Arc::new(Shared { write, waiting: Mutex::default(), changed: Notify::new() });
     let link = phone.link_up(Box::new(SocketTransport { shared: Arc::clone(&shared), frame: Vec::new() }));
     tokio::select! {
