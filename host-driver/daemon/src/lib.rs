@@ -15,6 +15,7 @@
 //!
 //! Everything runs on one thread. The way of an APDU has no hand-off: the task that reads the driver's connection
 //! writes to the phone's socket, and the task that reads the phone's socket writes the answer to the driver's.
+//! What blocks it is the disk alone, for one flush when a phone is paired, renamed or forgotten.
 #![forbid(unsafe_code)]
 
 pub mod config;
