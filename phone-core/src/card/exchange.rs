@@ -77,10 +77,11 @@ impl Card {
         let id = match (resumable, earlier) {
             (Some(id), _) => {
                 self.leave_link(id);
+                // While it has no link, so that nothing is sent before `Opened`.
+                self.epoch(id, open.epoch);
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.resume(link, token, now);
                 }
-                self.epoch(id, open.epoch);
                 id
             }
             (None, earlier) => {

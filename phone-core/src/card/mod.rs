@@ -300,6 +300,10 @@ impl Card {
 
     /// Takes in what happened. Whatever follows from it is durable when this returns, and waits in [`Card::poll_output`].
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        // Time comes first: after a sleep of the device the first command must not find what the time since has ended.
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.handle_timeout(now);
+        }
         match input {
             Input::LinkUp { link, host, host_name } => {
                 self.links.insert(link, HostLink { host, host_name, session: None });

@@ -44,7 +44,8 @@ pub struct TestStore {
 struct TestStoreState {
     entries: BTreeMap<String, Zeroizing<Vec<u8>>>,
     commits: u64,
-    fails: bool,
+    /// Commits that still succeed; `None`: all.
+    fails_after: Option<u64>,
 }
 
 impl TestStore {
@@ -55,7 +56,12 @@ impl TestStore {
 
     /// Whether commits fail from now on.
     pub fn set_failing(&self, fails: bool) {
-        self.state().fails = fails;
+        self.state().fails_after = fails.then_some(0);
+    }
+
+    /// So many commits succeed from now on, then all fail.
+    pub fn fail_after(&self, commits: u64) {
+        self.state().fails_after = Some(commits);
     }
 
     /// Commits that succeeded.
@@ -80,8 +86,10 @@ impl StateStore for TestStore {
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let mut state = self.state();
-        if state.fails {
-            return Err(StoreError::Failed);
+        match &mut state.fails_after {
+            Some(0) => return Err(StoreError::Failed),
+            Some(left) => *left -= 1,
+            None => {}
         }
         for entry in batch.entries() {
             match &entry.value {

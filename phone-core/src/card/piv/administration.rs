@@ -96,10 +96,7 @@ impl PivApplet {
         let key = ManagementKey::new(algorithm, touch, key).ok_or(StatusWord::WrongData)?;
         self.state.set_management(key, context)?;
         self.security(session).challenge = None;
-        self.forget_elsewhere(session, |security| {
-            security.management = false;
-            security.challenge = None;
-        });
+        self.forget_elsewhere(session, SecurityStatus::forget_management);
         Ok(Progress::status(StatusWord::Success))
     }
 

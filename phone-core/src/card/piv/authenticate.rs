@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pocketcard_protocol::apdu::{Response, StatusWord};
 use pocketcard_protocol::messages::PendingReason;
+use pocketcard_protocol::time::Timestamp;
 use pocketcard_protocol::tlv::Writer;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -20,7 +21,7 @@ use crate::card::applet::{Context, Progress, SessionId};
 use crate::card::effect::Effect;
 use crate::card::event::Caller;
 use crate::card::probe::ProbePoint;
-use crate::traits::{ApprovalDecision, ApprovalPurpose, ApprovalRequest, KeyAlgorithm};
+use crate::traits::{ApprovalDecision, ApprovalPurpose, ApprovalRequest, KeyAlgorithm, KeyHandle};
 
 /// How long the owner's confirmation of a key with cached confirmation lasts.
 const CONFIRMATION_LASTS: Duration = Duration::from_secs(15);
@@ -28,6 +29,7 @@ const CONFIRMATION_LASTS: Duration = Duration::from_secs(15);
 /// A private-key operation that is allowed as far as the PIN goes.
 pub(crate) struct KeyOperation {
     slot: Slot,
+    key: KeyHandle,
     touch: TouchPolicy,
     effect: Effect,
 }
@@ -51,7 +53,7 @@ impl PivApplet {
         }
         security.pin = security.pin.after_key_use();
         let (effect, purpose) = key_effect(slot, &record, input);
-        let operation = KeyOperation { slot, touch: record.policies.touch, effect };
+        let operation = KeyOperation { slot, key: record.handle, touch: record.policies.touch, effect };
         let Some(request) = self.approval(session, &operation, purpose, input, context) else {
             return Ok(self.start(session, operation, context));
         };
@@ -73,11 +75,15 @@ impl PivApplet {
         match approved {
             Approved::KeyUse(operation) => {
                 if operation.touch == TouchPolicy::Cached {
-                    self.security(session).confirmed.insert(operation.slot, context.now);
+                    let confirmed = &mut self.security(session).confirmed;
+                    confirmed.retain(|_, at| lasts(*at, context.now));
+                    confirmed.insert(operation.key.clone(), context.now);
                 }
                 Ok(self.start(session, operation, context))
             }
             Approved::Management(answer) => Ok(self.management_proven(session, answer)),
+            // A card that was made new, or got a new PIN from its owner, in the meantime is not the one that was to go.
+            Approved::Reset if !self.is_blocked(context) => Err(StatusWord::ConditionsNotSatisfied),
             Approved::Reset => self.make_new(context),
         }
     }
@@ -112,8 +118,8 @@ impl PivApplet {
             TouchPolicy::Never => false,
             TouchPolicy::Always => true,
             TouchPolicy::Cached => {
-                let confirmed = self.security(session).confirmed.get(&operation.slot);
-                confirmed.is_none_or(|at| context.now.saturating_since(*at) > CONFIRMATION_LASTS)
+                let confirmed = self.security(session).confirmed.get(&operation.key);
+                !confirmed.is_some_and(|at| lasts(*at, context.now))
             }
         };
         let (KeyInput::Digest(bytes) | KeyInput::Block(bytes) | KeyInput::Point(bytes)) = input;
@@ -125,6 +131,11 @@ impl PivApplet {
             input_digest: Sha256::digest(bytes).into(),
         })
     }
+}
+
+/// Whether a confirmation that the owner gave at that time still holds.
+fn lasts(confirmed_at: Timestamp, now: Timestamp) -> bool {
+    now.saturating_since(confirmed_at) <= CONFIRMATION_LASTS
 }
 
 /// What the key store is asked for, and what that is called for the owner.

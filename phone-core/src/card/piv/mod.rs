@@ -159,6 +159,8 @@ impl PivApplet {
             (Some(Suspended::Generation(generation)), EffectResult::Generated { handle, public }) => {
                 self.generated(session, generation, handle, &public, context)
             }
+            // What the owner was asked about has lost its ground in the meantime.
+            (None, EffectResult::Approval(_)) => Err(StatusWord::SecurityStatusNotSatisfied),
             (_, EffectResult::Failed(error)) => Err(refusal(error)),
             // A key that nobody waits for any more.
             (_, EffectResult::Generated { handle, .. }) => {

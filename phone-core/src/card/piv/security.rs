@@ -8,7 +8,7 @@ use super::authenticate::KeyOperation;
 use super::generate::Generation;
 use super::management_key::{BLOCK, Challenge};
 use super::policy::PinPolicy;
-use super::reference::Slot;
+use crate::traits::KeyHandle;
 
 /// Whether the PIN has been verified, and for what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,16 +72,28 @@ pub(crate) struct SecurityStatus {
     pub(crate) management: bool,
     /// What the card waits for to believe that.
     pub(crate) challenge: Option<Challenge>,
-    /// When the owner last confirmed a key of which confirmations last.
-    pub(crate) confirmed: BTreeMap<Slot, Timestamp>,
+    /// When the owner last confirmed a key of which confirmations last. By the key and not by its slot: another key may be
+    /// moved there.
+    pub(crate) confirmed: BTreeMap<KeyHandle, Timestamp>,
     pub(crate) suspended: Option<Suspended>,
 }
 
 impl SecurityStatus {
-    /// Forgets everything that was proven; a command under way goes on and finds that out.
+    /// Forgets everything that was proven. A key operation under way goes on and finds that out; what the owner is being asked
+    /// about is no longer what it was, so the answer will open nothing.
     pub(crate) fn forget(&mut self) {
-        let suspended = self.suspended.take();
+        let suspended = self.suspended.take().filter(|suspended| !matches!(suspended, Suspended::Approval(_)));
         *self = Self { suspended, ..Self::default() };
+    }
+
+    /// Forgets what was proven with a management key that is no longer the card's, also where the owner is still being asked
+    /// about it.
+    pub(crate) fn forget_management(&mut self) {
+        self.management = false;
+        self.challenge = None;
+        if matches!(self.suspended, Some(Suspended::Approval(Approved::Management(_)))) {
+            self.suspended = None;
+        }
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Identity {
 /// How one attempt at a PIN or PUK ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
-    /// It matched, and all tries are back.
+    /// It matched, and its try is back.
     Right,
     /// It did not; this many tries are left to the caller.
     Wrong(u8),
@@ -66,6 +66,15 @@ pub(crate) enum Attempt {
     Blocked,
     /// The counter could not be stored; if that was before the comparison, nothing was compared.
     NotStored,
+}
+
+/// How many tries a right value leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RightLeaves {
+    /// All: the command succeeds.
+    AllTries,
+    /// As many as before: the command is refused for something else.
+    SameTries,
 }
 
 impl Attempt {
@@ -223,6 +232,7 @@ impl PivState {
         which: PinReference,
         candidate: Candidate<'_>,
         kept: u8,
+        leaves: RightLeaves,
         context: &Context<'_>,
     ) -> Attempt {
         let left = self.reference(which).tries_left;
@@ -239,8 +249,11 @@ impl PivState {
         if !right {
             return Attempt::Wrong(remaining - kept);
         }
-        let restored = self.reference(which).with_tries_left(self.reference(which).tries);
-        match self.set_reference(which, restored, context) {
+        let tries = match leaves {
+            RightLeaves::AllTries => self.reference(which).tries,
+            RightLeaves::SameTries => left,
+        };
+        match self.set_reference(which, self.reference(which).with_tries_left(tries), context) {
             Ok(()) => Attempt::Right,
             Err(_) => Attempt::NotStored,
         }

@@ -10,7 +10,7 @@ use pocketcard_protocol::apdu::StatusWord;
 use super::pin::{Candidate, ReferenceData, is_well_formed};
 use super::reference::PinReference;
 use super::security::PinProof;
-use super::state::{Attempt, Kind, WELL_KNOWN_PIN, WELL_KNOWN_PUK};
+use super::state::{Attempt, Kind, RightLeaves, WELL_KNOWN_PIN, WELL_KNOWN_PUK};
 use super::{PivApplet, no_entropy};
 use crate::card::applet::{Context, Progress, SessionId};
 use crate::card::probe::ProbePoint;
@@ -41,7 +41,7 @@ impl PivApplet {
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
         context.reached(ProbePoint::VerifyReceived);
-        let attempt = self.attempt(PinReference::Pin, pin, context);
+        let attempt = self.attempt(PinReference::Pin, pin, RightLeaves::AllTries, context);
         let attempt = self.closing_pin(session, attempt);
         context.reached(ProbePoint::VerifyBeforeAnswer);
         attempt?;
@@ -57,12 +57,11 @@ impl PivApplet {
         new: Candidate<'_>,
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
-        let attempt = self.attempt(reference, old, context);
+        let attempt = self.attempt(reference, old, replacing(reference, new), context);
         match reference {
             PinReference::Pin => self.closing_pin(session, attempt)?,
             PinReference::Puk => attempt?,
         }
-        // The right old value with a malformed new one is 6A80 and costs nothing: the attempt gave its try back.
         self.replace(session, reference, new, context)?;
         if reference == PinReference::Pin {
             self.security(session).pin = PinProof::Fresh;
@@ -79,7 +78,7 @@ impl PivApplet {
         pin: Candidate<'_>,
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
-        let attempt = self.attempt(PinReference::Puk, puk, context);
+        let attempt = self.attempt(PinReference::Puk, puk, replacing(PinReference::Pin, pin), context);
         self.closing_pin(session, attempt)?;
         self.replace(session, PinReference::Pin, pin, context)?;
         Ok(Progress::status(StatusWord::Success))
@@ -103,10 +102,12 @@ impl PivApplet {
                 ReferenceData::new(WELL_KNOWN_PIN, context.random().map_err(no_entropy)?, pin, true),
                 ReferenceData::new(WELL_KNOWN_PUK, context.random().map_err(no_entropy)?, puk, true),
             ),
-            Kind::Owned => (
-                self.state.reference(PinReference::Pin).with_tries(pin),
-                self.state.reference(PinReference::Puk).with_tries(puk),
-            ),
+            Kind::Owned => {
+                // The number is the caller's own: what is kept from it comes on top, or one try would be none.
+                let kept = self.kept_tries(context);
+                let with_tries = |which, tries: u8| self.state.reference(which).with_tries(tries.saturating_add(kept));
+                (with_tries(PinReference::Pin, pin), with_tries(PinReference::Puk, puk))
+            }
         };
         self.state.set_references(pin, puk, context)?;
         self.sessions.values_mut().for_each(|security| security.pin = PinProof::None);
@@ -135,10 +136,11 @@ impl PivApplet {
         &mut self,
         reference: PinReference,
         candidate: Candidate<'_>,
+        leaves: RightLeaves,
         context: &Context<'_>,
     ) -> Result<(), StatusWord> {
         let kept = self.kept_tries(context);
-        let attempt = self.state.attempt(reference, candidate, kept, context);
+        let attempt = self.state.attempt(reference, candidate, kept, leaves, context);
         // On a card of the standard, which has one session, the failure that takes the last try also ends what was verified,
         // so a blocked PIN is never a verified one. With several sessions that holds only if it ends in all of them.
         if self.state.reference(PinReference::Pin).tries_left == 0 {
@@ -185,6 +187,13 @@ impl PivApplet {
             PinReference::Puk => WELL_KNOWN_PUK,
         };
         let tries = self.state.reference(reference).tries;
-        Ok(ReferenceData::new(value, context.random().map_err(no_entropy)?, tries, value == well_known))
+        // Everybody may ask whether a value is the well-known one, so on an owner's card that is never said.
+        let is_default = self.state.kind == Kind::Test && value == well_known;
+        Ok(ReferenceData::new(value, context.random().map_err(no_entropy)?, tries, is_default))
     }
+}
+
+/// The right old value with a malformed new one is `6A 80`: it costs no try, and gives none back.
+fn replacing(reference: PinReference, new: Candidate<'_>) -> RightLeaves {
+    if is_well_formed(reference, new) { RightLeaves::AllTries } else { RightLeaves::SameTries }
 }

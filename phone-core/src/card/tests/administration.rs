@@ -209,6 +209,51 @@ fn a_management_key_may_ask_the_owner() {
     assert_eq!(send(&mut card, &mut host, PUT), "6982");
 }
 
+/// Two hosts wait for the owner; what the first one does takes away what the second one asked about.
+#[test]
+fn a_consent_that_comes_after_the_card_has_changed_opens_nothing() {
+    let touch = "00FFFFFE 1B 0A9B18 010203040506070801020304050607080102030405060708";
+    let (mut card, mut admin) = card_with_management();
+    assert_eq!(send(&mut card, &mut admin, touch), "9000");
+    let mut late = card.host(2);
+    let ask = |card: &mut TestBox, late: &mut TestHost| {
+        let answer = send(card, late, "00870A9B 04 7C028100 00");
+        let response = text(&aes192(&challenge_of(&answer, "81")));
+        card.hold = true;
+        assert_eq!(send(card, late, &format!("{MANAGEMENT} 14 7C128210{response}")), "");
+    };
+    ask(&mut card, &mut late);
+    assert_eq!(send(&mut card, &mut admin, &format!("00FFFFFF 23 0C9B20{}", "77".repeat(32))), "9000");
+    card.release();
+    assert_eq!(text(&late.answer(&mut card).unwrap()), "6982", "the key that was proven is no longer the card's");
+    assert_eq!(send(&mut card, &mut late, PUT), "6982");
+
+    // The card is made new while the owner is asked about the old one's management key.
+    let (mut card, mut admin) = card_with_management();
+    assert_eq!(send(&mut card, &mut admin, touch), "9000");
+    let mut late = card.host(2);
+    ask(&mut card, &mut late);
+    card.handle(Input::Local {
+        request: 9,
+        command: pocketcard_protocol::apdu::Command::parse(&bytes("00FB0000")).unwrap(),
+    });
+    card.release();
+    assert_eq!(text(&late.answer(&mut card).unwrap()), "6982");
+    assert_eq!(send(&mut card, &mut late, PUT), "6982");
+}
+
+#[test]
+fn a_reset_that_the_owner_confirms_too_late_does_not_happen() {
+    let mut card = TestBox::with(CardConfig::default(), TestStore::new());
+    let mut host = card.host(1);
+    card.hold = true;
+    assert_eq!(send(&mut card, &mut host, "00FB0000"), "");
+    card.handle(Input::Enrol { request: 1, pin: (*b"246810\xFF\xFF").into(), puk: (*b"87654321").into() });
+    card.release();
+    assert_eq!(text(&host.answer(&mut card).unwrap()), "6985", "the card is in use by now");
+    assert_eq!(send(&mut card, &mut host, "00200080 08 323436383130FFFF"), "9000");
+}
+
 #[test]
 fn version_and_serial() {
     let mut card = TestBox::test_card();

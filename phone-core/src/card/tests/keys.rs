@@ -251,6 +251,29 @@ fn the_owner_is_asked_and_a_refusal_uses_no_key() {
 }
 
 #[test]
+fn a_confirmation_is_for_a_key_and_not_for_whatever_comes_into_its_slot() {
+    let (mut card, mut host) = owned_card();
+    let command = "0087119A 08 7C0682008102ABCD 00";
+    send(&mut card, &mut host, command);
+    decide(&mut card, ApprovalDecision::Approved);
+    card.release();
+    host.answer(&mut card).unwrap();
+    card.hold = false;
+    for administration in ["00F6839A", "00F69A9C"] {
+        assert_eq!(text(&card.local(&bytes(administration))), "9000");
+    }
+    send(&mut card, &mut host, VERIFY);
+    card.hold = true;
+    send(&mut card, &mut host, command);
+    assert!(matches!(card.out.held[0].1, Effect::Approve(_)), "{:?}", card.out.held[0].1);
+    decide(&mut card, ApprovalDecision::Denied);
+    host.answer(&mut card).unwrap();
+    // The key that was confirmed has taken its confirmation along.
+    send(&mut card, &mut host, "00871183 08 7C0682008102ABCD 00");
+    assert!(matches!(card.out.held[0].1, Effect::Sign { .. }), "{:?}", card.out.held[0].1);
+}
+
+#[test]
 fn a_signature_key_of_an_owner_asks_every_time_and_a_confirmation_ends_with_a_reset() {
     let (mut card, mut host) = owned_card();
     for _ in 0..2 {

@@ -52,9 +52,9 @@ fn change_reference_data() {
         &mut host,
         &[
             ("00240080 10 363534333231FFFF 36353433323130FF", "63C2"),
-            // The right old PIN with a malformed new one costs nothing, and proves nothing.
+            // The right old PIN with a malformed new one costs nothing, gives nothing back, and proves nothing.
             ("00240080 10 313233343536FFFF 3635FFFFFFFFFFFF", "6A80"),
-            (STATUS, "63C3"),
+            (STATUS, "63C2"),
             (CHANGE, "9000"),
             (STATUS, "9000"),
             ("0020FF80", "9000"),
@@ -83,7 +83,7 @@ fn reset_retry_counter() {
             ("002C0080 10 FFFFFFFFFFFFFFFF FFFFFFFFFFFFFFFF", "63C2"),
             (STATUS, "63C3"),
             ("002C0080 10 3132333435363738 3132FFFFFFFFFFFF", "6A80"),
-            ("00F70081 00", "0101FF 050101 06020303 9000"),
+            ("00F70081 00", "0101FF 050101 06020302 9000"),
             (VERIFY_WRONG, "63C2"),
             (VERIFY_WRONG, "63C1"),
             (VERIFY_WRONG, "63C0"),
@@ -169,6 +169,46 @@ fn one_host_changing_the_pin_closes_the_other_hosts_session() {
     // Tries are the card's, not the session's.
     table(&mut card, &mut second, &[(VERIFY, "63C2")]);
     table(&mut card, &mut first, &[("0020FF80", "9000"), (STATUS, "63C2")]);
+}
+
+/// The right PIN costs its try if the counter cannot be restored: nobody may find out for nothing.
+#[test]
+fn a_store_that_fails_after_the_comparison_opens_nothing() {
+    let mut card = TestBox::test_card();
+    let mut host = card.host(1);
+    card.store.fail_after(1);
+    table(&mut card, &mut host, &[(VERIFY, "6581"), (STATUS, "63C2")]);
+    card.store.fail_after(1);
+    table(&mut card, &mut host, &[(CHANGE, "6581"), (STATUS, "63C1")]);
+    // The comparison and its two commits are done; the new value is not stored.
+    card.store.fail_after(2);
+    table(&mut card, &mut host, &[(CHANGE, "6581"), (STATUS, "63C3")]);
+    card.store.set_failing(false);
+    table(&mut card, &mut host, &[(VERIFY, "9000")]);
+}
+
+#[test]
+fn an_owners_pin_is_never_said_to_be_the_well_known_one_and_tries_that_a_host_sets_are_its_own() {
+    let mut card = TestBox::with(CardConfig::default(), TestStore::new());
+    card.handle(Input::Enrol { request: 1, pin: (*b"123456\xFF\xFF").into(), puk: (*b"12345678").into() });
+    card.out.local.clear();
+    let set = "00FFFFFF 1B 0A9B18 010203040506070801020304050607080102030405060708";
+    assert_eq!(text(&card.local(&bytes(set))), "9000");
+    let mut host = card.host(1);
+    prove_management(&mut card, &mut host);
+    table(
+        &mut card,
+        &mut host,
+        &[
+            ("00F70080 00", "0101FF 050100 06020202 9000"),
+            ("00F70081 00", "0101FF 050100 06020202 9000"),
+            (VERIFY, "9000"),
+            ("00FA0104", "9000"),
+            ("00F70080 00", "0101FF 050100 06020101 9000"),
+            ("00F70081 00", "0101FF 050100 06020404 9000"),
+            (VERIFY, "9000"),
+        ],
+    );
 }
 
 #[test]

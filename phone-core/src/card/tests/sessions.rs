@@ -384,6 +384,37 @@ fn a_forgotten_host_is_gone_at_once() {
     assert!(!card.out.closed.iter().any(|(link, _)| *link == other.link));
 }
 
+/// No timer runs while a device sleeps; the first thing that it hears is a command.
+#[test]
+fn what_time_has_ended_is_over_even_if_no_timer_has_run() {
+    let (mut card, mut host) = graceful();
+    host.transmit(&mut card, &bytes(VERIFY));
+    card.now += Duration::from_secs(15 * 60);
+    assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x63, 0xC3]);
+    host.transmit(&mut card, &bytes(VERIFY));
+    host.disconnect(&mut card);
+    card.now += Duration::from_secs(5);
+    let token = host.token.clone();
+    reconnect(&mut card, &mut host, 50, token);
+    assert!(!host.resumed, "the grace is over");
+    assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x63, 0xC3]);
+}
+
+#[test]
+fn a_session_that_goes_on_with_a_higher_epoch_hears_of_nothing_before_it_is_open() {
+    let (mut card, mut host) = graceful();
+    card.hold = true;
+    host.transmit(&mut card, &bytes(SIGN));
+    host.disconnect(&mut card);
+    card.out.sent.clear();
+    host.epoch += 1;
+    let token = host.token.clone();
+    reconnect(&mut card, &mut host, 50, token);
+    assert!(host.resumed);
+    assert_eq!(card.out.cancelled.len(), 1, "the reset ended what ran");
+    assert!(card.out.sent.is_empty(), "{:?}", card.out.sent);
+}
+
 #[test]
 fn a_pin_is_forgotten_after_a_quarter_of_an_hour_without_a_command() {
     let mut card = TestBox::test_card();
