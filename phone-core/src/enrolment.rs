@@ -67,8 +67,8 @@ pub enum EnrolmentError {
         status: StatusWord,
     },
     /// A PIN has 6 to 8 digits.
-    #[error("a PIN has 6 to 8 characters")]
-    PinLength,
+    #[error("a PIN has 6 to 8 digits")]
+    PinForm,
     /// A command could not be built.
     #[error(transparent)]
     Command(#[from] ApduError),
@@ -176,13 +176,10 @@ pub async fn enrol(
     entropy: &dyn Entropy,
 ) -> Result<(), EnrolmentError> {
     let card = Session { phone, pin: padded_pin(pin)? };
-    for slot in slots {
-        let public = card.generate(*slot, algorithm).await?;
-        let certificate = card.certify(*slot, algorithm, public, organization, entropy).await?;
-        card.store(*slot, &certificate).await?;
-    }
+    let made = card.enrol(slots, algorithm, organization, entropy).await;
+    // Also where something failed: the owner's session must not be left with a verified PIN.
     phone.local_reset();
-    Ok(())
+    made
 }
 
 /// Whether there is a certificate for the key of `slot`.
@@ -202,8 +199,9 @@ pub async fn has_certificate(phone: &Phone, slot: Slot) -> Result<bool, Enrolmen
 }
 
 fn padded_pin(pin: &str) -> Result<Zeroizing<[u8; 8]>, EnrolmentError> {
-    if !(6..=8).contains(&pin.len()) {
-        return Err(EnrolmentError::PinLength);
+    // Before the card sees it, and counts it.
+    if !(6..=8).contains(&pin.len()) || !pin.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(EnrolmentError::PinForm);
     }
     let mut padded = Zeroizing::new([0xFF; 8]);
     padded.iter_mut().zip(pin.bytes()).for_each(|(to, from)| *to = from);
@@ -217,6 +215,21 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    async fn enrol(
+        &self,
+        slots: &[Slot],
+        algorithm: KeyAlgorithm,
+        organization: &str,
+        entropy: &dyn Entropy,
+    ) -> Result<(), EnrolmentError> {
+        for slot in slots {
+            let public = self.generate(*slot, algorithm).await?;
+            let certificate = self.certify(*slot, algorithm, public, organization, entropy).await?;
+            self.store(*slot, &certificate).await?;
+        }
+        Ok(())
+    }
+
     async fn transmit(
         &self,
         name: &'static str,
@@ -434,9 +447,10 @@ mod tests {
     }
 
     #[test]
-    fn pins_are_padded_and_of_the_right_length() {
+    fn pins_are_padded_and_have_six_to_eight_digits() {
         assert_eq!(*padded_pin("123456").unwrap(), [0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0xFF, 0xFF]);
-        assert!(matches!(padded_pin("12345"), Err(EnrolmentError::PinLength)));
-        assert!(matches!(padded_pin("123456789"), Err(EnrolmentError::PinLength)));
+        for refused in ["12345", "123456789", "12345a", "12345 7", "१२३"] {
+            assert!(matches!(padded_pin(refused), Err(EnrolmentError::PinForm)), "{refused}");
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! Operations of the card that take their time. Each is a future; all are polled whenever the runtime is.
 
 use std::{
-    future::Future,
+    future::{Future, ready},
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use futures_lite::FutureExt;
 use zeroize::Zeroizing;
 
 use super::hosts;
@@ -14,6 +16,9 @@ use crate::{
     card::{Effect, EffectResult, LinkId, OperationId},
     traits::{Approver, HostId, KeyStore, KeyStoreError, SealingError, SealingKey},
 };
+
+/// Key generations at once. One that was cancelled counts until it has ended: it cannot be stopped, and hosts can begin more.
+const GENERATIONS: usize = 8;
 
 /// The keys of a pair on their way to the store.
 pub(super) struct SealedPair {
@@ -55,6 +60,9 @@ impl Effects {
         let keystore = Arc::clone(&self.keystore);
         let approver = Arc::clone(&self.approver);
         let generates = matches!(effect, Effect::Generate { .. });
+        if generates && self.running.iter().filter(|running| running.generates).count() >= GENERATIONS {
+            return self.push(Some(operation), false, ready(failed(operation)));
+        }
         self.push(Some(operation), generates, async move {
             Done::Operation(operation, perform(&*keystore, &*approver, effect).await)
         });
@@ -114,8 +122,15 @@ impl Effects {
         generates: bool,
         future: impl Future<Output = Done> + Send + 'static,
     ) {
+        let failed = operation.map_or(Done::Housekeeping, failed);
+        // A panic in what the platform provides ends the operation, not the phone.
+        let future = async move { AssertUnwindSafe(future).catch_unwind().await.unwrap_or(failed) };
         self.running.push(Running { operation, generates, cancelled: false, future: Box::pin(future) });
     }
+}
+
+const fn failed(operation: OperationId) -> Done {
+    Done::Operation(operation, EffectResult::Failed(KeyStoreError::Failed))
 }
 
 async fn perform(keystore: &dyn KeyStore, approver: &dyn Approver, effect: Effect) -> EffectResult {

@@ -98,11 +98,13 @@ impl LinkEntry {
         if self.gone {
             return;
         }
+        // Trying again is no progress: the time runs from the first failure after the last message that went out.
+        let mut stuck_since = self.unsent.as_ref().map(|(_, since)| *since);
         while let Some(message) = self.unsent.take().map(|(message, _)| message).or_else(|| self.link.poll_transmit()) {
             match self.transport.send(&message) {
-                SendOutcome::Sent => {}
+                SendOutcome::Sent => stuck_since = None,
                 SendOutcome::WouldBlock => {
-                    self.unsent = Some((message, now));
+                    self.unsent = Some((message, stuck_since.unwrap_or(now)));
                     return;
                 }
                 SendOutcome::Gone => {

@@ -5,7 +5,7 @@ use std::sync::{
 
 use async_channel::{Receiver, Sender};
 use pocketcard_protocol::{
-    apdu::{Command, Response},
+    apdu::{Command, Response, StatusWord},
     pairing::QrError,
 };
 use zeroize::Zeroizing;
@@ -200,10 +200,15 @@ impl Phone {
     /// - `puk`: any 8 octets.
     ///
     /// # Errors
-    /// [`PhoneError::PinRefused`] if the card does not take the PIN, [`PhoneError::Stopped`].
+    /// [`PhoneError::PinRefused`] if the card does not take the PIN, [`PhoneError::Store`] if it could not be stored,
+    /// [`PhoneError::Stopped`].
     pub async fn choose_pin(&self, pin: Zeroizing<[u8; 8]>, puk: Zeroizing<[u8; 8]>) -> Result<(), PhoneError> {
         let response = self.ask(|reply| Mail::ChoosePin { pin, puk, reply }).await.ok_or(PhoneError::Stopped)?;
-        if response.status().is_success() { Ok(()) } else { Err(PhoneError::PinRefused) }
+        match response.status() {
+            StatusWord::Success => Ok(()),
+            StatusWord::WrongData => Err(PhoneError::PinRefused),
+            _ => Err(StoreError::Failed.into()),
+        }
     }
 
     /// Resets the owner's own session.

@@ -59,7 +59,8 @@ impl Pairing {
 impl Runtime {
     pub(super) fn scan(&mut self, text: &str, now: Timestamp) -> Result<String, ScanError> {
         let qr = Arc::new(QrText::parse(text)?);
-        self.open_pairing(Pairing::Scanned { qr: Arc::clone(&qr), until: now + LIMIT }, now)?;
+        let until = now + qr.lifetime().min(LIMIT);
+        self.open_pairing(Pairing::Scanned { qr: Arc::clone(&qr), until }, now)?;
         Ok(qr.name().to_owned())
     }
 
@@ -83,8 +84,12 @@ impl Runtime {
         }
     }
 
-    pub(super) fn pairing_expired(&mut self, now: Timestamp) {
-        self.pairing_failed(PairingFailure::Expired, now);
+    /// Ends a pairing for which no host has come in time. A link knows only since when it has been there itself, so a code that
+    /// was scanned before it came up must be ended here.
+    pub(super) fn expire_pairing(&mut self, now: Timestamp) {
+        if self.pairing.poll_timeout().is_some_and(|until| until <= now) {
+            self.pairing_failed(PairingFailure::Expired, now);
+        }
     }
 
     pub(super) fn pairing_digits(&mut self, link: LinkId, digits: Digits, name: String, host: HostId, now: Timestamp) {

@@ -42,6 +42,9 @@ const ROUNDS: usize = 8;
 const LINKS: usize = 16;
 const STRANGERS: usize = 8;
 
+/// Links of one host at once: its last one, which it may have lost without our knowing, and its new one.
+const LINKS_PER_HOST: usize = 2;
+
 struct Sleep {
     until: Timestamp,
     future: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -114,6 +117,8 @@ impl Runtime {
             match self.mailbox.as_mut().poll_next(context) {
                 Poll::Ready(Some(mail)) => {
                     let now = self.clock.now();
+                    // Mail comes before timers, also after a sleep of the device: a pairing must not outlive its time by that.
+                    self.expire_pairing(now);
                     self.receive(mail, now);
                     self.settle(now);
                 }
@@ -168,9 +173,7 @@ impl Runtime {
                 self.touched.push(*link);
             }
         }
-        if self.pairing.poll_timeout().is_some_and(|timeout| timeout <= now) {
-            self.pairing_expired(now);
-        }
+        self.expire_pairing(now);
         for host in self.hosts.expired(now) {
             // If the store fails the record is found, and dropped, after the next start.
             self.forget(&host, now).ok();
@@ -245,11 +248,25 @@ impl Runtime {
         // Whoever opens a channel has stored the pair. If that cannot be noted now, it will be at the next connection.
         self.hosts.confirm(&host).ok();
         let name = self.hosts.name(&host).unwrap_or_default().to_owned();
+        self.make_room(&host, now);
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.host = Some((host, name.clone()));
         entry.authenticated.store(true, Ordering::Relaxed);
         self.card.handle(Input::LinkUp { link, host, host_name: name.clone() }, now);
         self.tell(|| PhoneEvent::Connected { host, name });
+    }
+
+    /// Closes the oldest links of a host that comes once more, so that one host cannot take the places of the others.
+    fn make_room(&mut self, host: &HostId, now: Timestamp) {
+        let is_its = |entry: &LinkEntry| entry.host.as_ref().is_some_and(|(connected, _)| connected == host);
+        let links: Vec<LinkId> = self.links.iter().filter(|(_, entry)| is_its(entry)).map(|(link, _)| *link).collect();
+        let kept = links.len().min(LINKS_PER_HOST - 1);
+        for link in links.into_iter().rev().skip(kept) {
+            if let Some(entry) = self.links.get_mut(&link) {
+                entry.link.close(CloseReason::Replaced, now);
+                self.touched.push(link);
+            }
+        }
     }
 
     fn finish(&mut self, done: Done, now: Timestamp) {

@@ -17,7 +17,7 @@ use async_channel::Receiver;
 use pocketcard_protocol::{
     apdu::Command,
     link::{CloseReason, Event, HostConfig, Limit, Link},
-    messages::{Body, Envelope, Open, Ping, Reset, Transmit},
+    messages::{Body, CloseReason as Told, Envelope, Open, Ping, Reset, Transmit, Unsupported},
     pairing::{Attempts, Offer, PairKeys, UNCONFIRMED_PAIR_LIFETIME},
 };
 
@@ -398,6 +398,102 @@ fn one_pairing_at_a_time_and_two_minutes_for_it() {
     assert!(world.ask(phone.scan("pocketcard:nonsense")).is_err());
 }
 
+/// What a phone's `Info` says about pairing by a scanned code.
+fn ready_for_scanned(info: &[u8]) -> bool {
+    info[3] & 1 != 0
+}
+
+#[test]
+fn a_scanned_code_holds_two_minutes_from_the_scan_whatever_links_come_up() {
+    let mut world = World::new(&MemoryStore::new());
+    let phone = world.phone.clone();
+    let config = host_config(1);
+    // The host's own clock is late, so that nothing but the phone ends the pairing.
+    let made = world.now() + Duration::from_secs(100);
+    let offer = Offer::new(&config.identity.public(), "Host", &SystemEntropy, &Attempts::new(), made).unwrap();
+    world.ask(phone.scan(&offer.qr_text().unwrap())).unwrap();
+    let infos = |world: &mut World, host: &Host| {
+        world.run();
+        host.wire.to_host.lock().unwrap().drain(..).map(|info| ready_for_scanned(&info)).collect::<Vec<_>>()
+    };
+    world.advance(Duration::from_secs(119));
+    let early = world.connect(Link::host_pair(host_config(1), offer, world.now()));
+    assert_eq!(infos(&mut world, &early), [true]);
+    world.advance(Duration::from_millis(999));
+    assert!(infos(&mut world, &early).is_empty());
+    world.advance(Duration::from_millis(1));
+    assert_eq!(infos(&mut world, &early), [false], "the link has been there for a second only");
+    world.event(|event| matches!(event, PhoneEvent::PairingFailed { reason: PairingFailure::Expired }));
+    let late = world.connect(Link::host_connect(host_config(2), &unpaired(), world.now()));
+    assert_eq!(infos(&mut world, &late), [false]);
+}
+
+/// The device slept; the link comes up before any timer has run.
+#[test]
+fn a_pairing_does_not_outlive_a_sleep_of_the_device() {
+    for scanned in [true, false] {
+        let mut world = World::new(&MemoryStore::new());
+        let phone = world.phone.clone();
+        let config = host_config(1);
+        let offer = Offer::new(&config.identity.public(), "Host", &SystemEntropy, &Attempts::new(), world.now());
+        let text = offer.unwrap().qr_text().unwrap();
+        if scanned {
+            world.ask(phone.scan(&text)).unwrap();
+        } else {
+            world.ask(phone.compare()).unwrap();
+        }
+        world.clock.advance(Duration::from_secs(120));
+        let host = world.connect(Link::host_connect(host_config(1), &unpaired(), world.now()));
+        world.run();
+        let infos = std::mem::take(&mut *host.wire.to_host.lock().unwrap());
+        assert_eq!(infos.iter().map(|info| info[3]).collect::<Vec<_>>(), [0], "ready for nothing from the start");
+        world.event(|event| matches!(event, PhoneEvent::PairingFailed { reason: PairingFailure::Expired }));
+    }
+}
+
+/// The keys of a pair that no phone here has.
+fn unpaired() -> PairKeys {
+    pair(&mut World::new(&MemoryStore::new()), 1)
+}
+
+#[test]
+fn a_transport_that_only_asks_again_makes_no_progress() {
+    let mut world = World::new(&MemoryStore::new());
+    let pair = pair(&mut world, 1);
+    let (mut host, session) = world.session(1, &pair);
+    host.wire.blocked.store(true, Ordering::Relaxed);
+    host.send(&mut world, Transmit { session, request_id: 1, epoch: 1, command: SELECT.to_vec() });
+    for _ in 0..9 {
+        world.advance(Duration::from_secs(1));
+        host.handle.as_ref().unwrap().ready_to_send();
+        world.run();
+    }
+    assert!(!host.is_cut_off());
+    world.advance(Duration::from_secs(1));
+    assert!(host.is_cut_off());
+}
+
+#[test]
+fn one_host_takes_no_more_than_two_places() {
+    let mut world = World::new(&MemoryStore::new());
+    let first_pair = pair(&mut world, 1);
+    let second_pair = pair(&mut world, 2);
+    let mut links: Vec<Host> = (0..20)
+        .map(|_| {
+            let mut host = world.connect(Link::host_connect(host_config(1), &first_pair, world.now()));
+            host.exchange(&mut world);
+            // Anything but an opening, which would end the card session of the link before.
+            host.send(&mut world, Unsupported {});
+            host
+        })
+        .collect();
+    links.iter_mut().for_each(|host| host.exchange(&mut world));
+    let closed: Vec<_> = links.iter().map(Host::closed).collect();
+    assert!(closed[..18].iter().all(|reason| *reason == Some(CloseReason::Peer(Told::Replaced))), "{closed:?}");
+    assert_eq!(closed[18..], [None, None]);
+    world.session(2, &second_pair);
+}
+
 #[test]
 fn a_host_that_does_not_read_is_served_no_further_and_then_cut_off() {
     let mut world = World::new(&MemoryStore::new());
@@ -551,4 +647,70 @@ fn a_key_that_is_ready_too_late_is_destroyed_and_orphans_are_swept() {
     world.run();
     assert_eq!(destroyed.try_recv().unwrap(), KeyHandle::new(vec![9]));
     assert!(!world.ask(answer).unwrap().status().is_success());
+}
+
+#[test]
+fn generations_that_nobody_waits_for_do_not_pile_up() {
+    let (_gate, closed) = async_channel::bounded(1);
+    let (deleted, _destroyed) = async_channel::unbounded();
+    let mut world = World::with_keys(&MemoryStore::new(), Some(Arc::new(SlowKeys { gate: closed, deleted })));
+    let phone = world.phone.clone();
+    let generate = || Command::parse(&[0x00, 0x47, 0x00, 0x9A, 5, 0xAC, 3, 0x80, 1, 0x11]).unwrap();
+    let begin = |world: &mut World| {
+        let mut answer = Box::pin(phone.local_transmit(generate()));
+        assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        world.run();
+        answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    };
+    for _ in 0..8 {
+        assert!(begin(&mut world).is_pending());
+        phone.local_reset();
+        world.run();
+    }
+    let Poll::Ready(Ok(answer)) = begin(&mut world) else { panic!("a ninth generation was begun") };
+    assert_eq!(u16::from(answer.status()), 0x6F00);
+}
+
+/// A key store that panics, as foreign code may.
+struct PanickingKeys;
+
+#[async_trait::async_trait]
+impl KeyStore for PanickingKeys {
+    fn algorithms(&self) -> Vec<KeyAlgorithm> {
+        vec![KeyAlgorithm::EccP256]
+    }
+
+    async fn generate(&self, _: KeyAlgorithm) -> Result<(KeyHandle, PublicKeyData), KeyStoreError> {
+        panic!("a bug of the platform")
+    }
+
+    async fn sign(&self, _: &KeyHandle, _: KeyAlgorithm, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+        Err(KeyStoreError::UnknownKey)
+    }
+
+    async fn decrypt(&self, _: &KeyHandle, _: KeyAlgorithm, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+        Err(KeyStoreError::UnknownKey)
+    }
+
+    async fn agree(&self, _: &KeyHandle, _: KeyAlgorithm, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+        Err(KeyStoreError::UnknownKey)
+    }
+
+    async fn delete(&self, _: &KeyHandle) -> Result<(), KeyStoreError> {
+        Ok(())
+    }
+
+    async fn handles(&self) -> Result<Vec<KeyHandle>, KeyStoreError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_key_store_that_panics_costs_one_operation_and_not_the_phone() {
+    let mut world = World::with_keys(&MemoryStore::new(), Some(Arc::new(PanickingKeys)));
+    let phone = world.phone.clone();
+    let generate = Command::parse(&[0x00, 0x47, 0x00, 0x9A, 5, 0xAC, 3, 0x80, 1, 0x11]).unwrap();
+    let answer = world.ask(phone.local_transmit(generate)).unwrap();
+    assert_eq!(u16::from(answer.status()), 0x6F00);
+    assert!(world.ask(phone.local_transmit(Command::parse(SELECT).unwrap())).unwrap().status().is_success());
 }
