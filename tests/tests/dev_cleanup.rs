@@ -168,3 +168,14 @@ fn an_ordinary_user_without_namespaces_is_told_what_to_do() {
     assert!(!ran.success && ran.text.contains("no private mount namespace can be made here"), "{}", ran.text);
     assert!(ran.text.contains("user.max_user_namespaces"), "{}", ran.text);
 }
+
+#[test]
+fn a_command_that_cannot_be_run_is_named() {
+    let temporary = tempfile::tempdir().unwrap();
+    let file = temporary.path().join("no-program");
+    fs::write(&file, "text").unwrap();
+    let ran = dev(&["--card", "empty", "--", file.to_str().unwrap()]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(126));
+    let text = String::from_utf8_lossy(&ran.stderr);
+    assert!(text.starts_with("pocketcard:") && text.contains("no-program"), "{text}");
+}

@@ -208,7 +208,9 @@ pub(crate) fn readable(descriptors: &[&OwnedFd], deadline: Instant) -> bool {
 pub(crate) fn dying_with_parent(program: &Path) -> Result<Command, DevError> {
     let mut command = Command::new(system_program("setpriv", "util-linux")?);
     command
-        .args(["--pdeathsig", "KILL", "--", "sh", "-c", "[ \"$PPID\" = \"$0\" ] || exit 125; exec \"$@\""])
+        .args(["--pdeathsig", "KILL", "--", "sh", "-c"])
+        // The name is for the shell's own complaint about a program that cannot be run.
+        .args(["[ \"$PPID\" = \"$1\" ] || exit 125; shift; exec \"$@\"", "pocketcard"])
         .arg(std::process::id().to_string())
         .arg(program);
     Ok(command)
