@@ -19,7 +19,7 @@ use pocketcard_tests::apdu::{RIGHT_PIN, SELECT_PIV, sign_p256, signature, status
 use pocketcard_tests::client::reader;
 use pocketcard_tests::piv::PublicKey;
 use pocketcard_tests::run::{repetitions, run, ykman};
-use pocketcard_tests::{Client, skip, start};
+use pocketcard_tests::{Client, ClientFailure, skip, start};
 
 #[test]
 fn four_clients_get_signatures_by_the_right_phone() {
@@ -82,8 +82,9 @@ fn a_phone_that_waits_for_its_owner_does_not_delay_the_other() {
         assert_eq!(status_word(&other.transmit(&verify(RIGHT_PIN)).unwrap()), 0x9000);
         slowest = slowest.max(started.elapsed());
     }
-    println!("slowest SELECT and VERIFY beside a phone that waits: {slowest:?}");
-    assert!(slowest < Duration::from_secs(1), "one phone's approval delayed the other: {slowest:?}");
+    println!("REPORT: two_phones: slowest SELECT and VERIFY beside a phone that waits for its owner {slowest:?}");
+    // Had the other phone waited for this approval, it would have waited for ever: nobody has given it yet.
+    assert_eq!(waiting.response(Duration::ZERO), Err(ClientFailure::Hangs));
 
     let id = asked["id"].clone();
     let phone = environment.phone(0).unwrap();

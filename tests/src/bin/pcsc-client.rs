@@ -5,10 +5,11 @@
 //! reason why tests do not speak PC/SC themselves.
 //!
 //! ```text
-//! connect READER shared|exclusive     begin                       transmit HEX
-//! disconnect leave|reset|unpower      end leave|reset|unpower     reconnect shared leave|reset|unpower
-//! readers                             status                      wait READER present|absent MS
+//! connect READER shared|exclusive     begin               transmit HEX
+//! disconnect DISPOSITION              end DISPOSITION     reconnect shared DISPOSITION
+//! readers     status                  counter READER      wait READER present|absent MS
 //! ```
+//! DISPOSITION is leave, reset, unpower or eject.
 
 use std::ffi::CString;
 use std::io::{self, Write};
@@ -138,7 +139,10 @@ impl Client {
             ["connect", reader, share] => {
                 let reader = CString::new(*reader).map_err(|_| Failure::Command)?;
                 let share = share_mode(share)?;
-                self.card = None;
+                // Dropping a handle resets the card, which would hide what a test looks for.
+                if let Some(card) = self.card.take() {
+                    let _ = card.disconnect(Disposition::LeaveCard);
+                }
                 self.card = Some(self.context()?.connect(&reader, share, Protocols::ANY)?);
                 Ok(Value::Null)
             }
