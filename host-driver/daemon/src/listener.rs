@@ -198,10 +198,29 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
+    use pocketcard_ipc::accounts::{GroupId, UserId};
+
     use super::*;
 
     fn config() -> Config {
         Config { dev: true, ..Config::default() }
+    }
+
+    #[test]
+    fn the_doors_are_those_of_the_design() {
+        let peer = |user| Peer { user: UserId(user), group: GroupId(user), process: 1 };
+        let (stranger, guest) = (65_533, 65_532);
+        let system = Config { driver_uids: vec![guest], ..Config::default() };
+        for gate in [Gate::Driver, Gate::Control] {
+            let door = gate.door(&system);
+            assert!(door.admits(&peer(0)), "{gate:?}: root");
+            assert!(!door.admits(&peer(stranger)), "{gate:?}");
+            assert_eq!(door.admits(&peer(guest)), gate == Gate::Driver, "{gate:?}");
+            let dev = gate.door(&config());
+            assert!(dev.admits(&peer(UserId::own().0)) && !dev.admits(&peer(stranger)), "{gate:?}");
+            assert_eq!(gate.mode(&config()), 0o600);
+        }
+        assert_eq!(Gate::Control.mode(&system) & 0o007, 0, "others cannot even try");
     }
 
     #[tokio::test]

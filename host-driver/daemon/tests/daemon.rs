@@ -259,6 +259,23 @@ fn hostile_bytes_harm_nobody() {
 }
 
 #[test]
+fn clients_that_say_nothing_keep_others_out_for_a_moment_only() {
+    let (daemon, _phone) = paired();
+    let (mut command, _events, _) = powered(&daemon, 0);
+    let connect = |path: &std::path::Path| std::os::unix::net::UnixStream::connect(path).unwrap();
+    let _at_control: Vec<_> = (0..40).map(|_| connect(&daemon.config.control_socket)).collect();
+    let _at_driver: Vec<_> = (0..80).map(|_| connect(&daemon.config.driver_socket)).collect();
+    let begin = Instant::now();
+    assert!(matches!(command.transmit(&VERSION), Answer::Response(_)));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(daemon.control().phones().unwrap().len(), 1);
+    assert!(begin.elapsed() > Duration::from_secs(4), "there was room for all: {:?}", begin.elapsed());
+    let mut next = daemon.driver(Role::Events, 0);
+    assert!(matches!(next.receive(), Answer::Presence(true, _)));
+    assert!(matches!(command.transmit(&VERSION), Answer::Response(_)));
+}
+
+#[test]
 fn the_doctor_finds_a_store_that_is_open_to_others() {
     use std::os::unix::fs::PermissionsExt;
     let daemon = TestDaemon::start(1, &[]);

@@ -97,7 +97,7 @@ fn a_silent_or_slow_one_is_given_up_after_five_seconds() {
 #[test]
 fn a_babbling_one_is_cut_off_at_once_and_not_dialled_again_for_a_second() {
     let mut scene = scene();
-    let endless = vec![0, 0, 0, 1, 7].repeat(200_000);
+    let endless = [0, 0, 0, 1, 7].repeat(200_000);
     let long = [&[0, 1, 0, 0][..], &vec![7; 70_000]].concat();
     let mut last: Option<Instant> = None;
     for bytes in [&[0xFF; 64][..], &[0, 0, 0, 0], &long, &endless, b"HTTP/1.1 200 OK\r\n\r\n"] {
