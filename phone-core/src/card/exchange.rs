@@ -20,6 +20,10 @@ use crate::traits::KeyHandle;
 /// How often a host is told that its request is alive.
 const PENDING_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long a host's command may take, the owner's answer included. A host gives up earlier, after 55 s; this is for one that
+/// does not, so that neither a question nor an operation stays for ever.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
 /// A command under way.
 pub(super) struct Running {
     request: u64,
@@ -31,6 +35,13 @@ pub(super) struct Running {
     operation: Option<OperationId>,
     reason: PendingReason,
     pub(super) pending_due: Timestamp,
+}
+
+impl Running {
+    /// When it is given up; the owner's own command never is.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        self.caller.host().map(|_| self.started + COMMAND_LIMIT)
+    }
 }
 
 impl Card {
@@ -393,6 +404,20 @@ impl Card {
                 let pending = Pending { session: id.0, request_id: running.request, reason: running.reason.into() };
                 self.outputs.push_back(Output::Send { link, envelope: pending.into() });
             }
+        }
+    }
+
+    /// Gives up the commands that have taken too long, as if their hosts had cancelled them.
+    pub(super) fn give_up_overdue(&mut self, now: Timestamp) {
+        let is_overdue = |running: &Running| running.deadline().is_some_and(|deadline| deadline <= now);
+        let overdue: Vec<(SessionId, u64)> = self
+            .running
+            .iter()
+            .filter(|(_, running)| is_overdue(running))
+            .map(|(id, running)| (*id, running.request))
+            .collect();
+        for (id, request) in overdue {
+            self.cancel_request(id, request, now);
         }
     }
 

@@ -329,12 +329,14 @@ impl Card {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let pending =
             self.running.iter().filter(|(id, _)| self.link_of(**id).is_some()).map(|(_, run)| run.pending_due);
+        let overdue = self.running.values().filter_map(Running::deadline);
         let sessions = self.sessions.iter().filter_map(|(id, session)| self.session_deadline(*id, session));
-        pending.chain(sessions).min()
+        pending.chain(overdue).chain(sessions).min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.give_up_overdue(now);
         self.send_pending(now);
         self.expire_sessions(now);
     }

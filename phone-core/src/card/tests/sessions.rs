@@ -207,6 +207,25 @@ fn a_request_is_cancelled_and_its_id_is_spent() {
     assert!(closed(&card).is_empty());
 }
 
+/// A host must give up by itself; one that does not gets no answer for ever, and the owner no question for ever.
+#[test]
+fn a_command_that_takes_a_minute_is_given_up() {
+    let (mut card, mut host) = card_with_keys();
+    host.transmit(&mut card, &bytes(VERIFY));
+    card.hold = true;
+    host.transmit(&mut card, &bytes(SIGN));
+    card.advance(Duration::from_millis(59_999));
+    assert_eq!(host.answer(&mut card), None);
+    card.advance(Duration::from_millis(1));
+    assert_eq!(host.answer(&mut card), Some(vec![0x6F, 0x00]));
+    assert_eq!(card.out.cancelled.len(), 1);
+    assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x90, 0x00]);
+    // The owner waits for his own phone as long as he likes.
+    card.local(&bytes(GENERATE));
+    card.advance(Duration::from_secs(600));
+    assert_eq!(card.out.held.len(), 1);
+}
+
 #[test]
 fn a_request_that_runs_is_not_run_again() {
     let (mut card, mut host) = card_with_keys();
