@@ -13,10 +13,14 @@
 mod card_state;
 mod front;
 mod knowledge;
+mod output;
 mod request;
+mod session;
+mod slot;
 
-pub use front::{Config, Failure, Front, FrontError, Output, PowerAction, Reply};
+pub use front::{Config, Front};
 pub use knowledge::Security;
+pub use output::{Failure, FrontError, Output, PowerAction, Reply};
 
 /// What is in the slot, as programs see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pocketcard_front::{Config, Failure, Front, Output, PowerAction, Reply};
 use pocketcard_phone::card::test_support::{TestBox, TestHost};
-use pocketcard_phone::card::{HostId, Input, LinkId};
+use pocketcard_phone::card::{CardEvent, HostId, Input, LinkId};
 use proptest::prelude::*;
 
 /// What a program or the world does.
@@ -21,6 +21,12 @@ enum Step {
     Lock,
     /// Another host works on the same card.
     OtherHost(Vec<u8>),
+    /// The driver goes away while a command runs.
+    Interrupted {
+        command: Vec<u8>,
+        /// The card still works on it, if it takes a key; else its answer is on the way and comes too late.
+        working: bool,
+    },
 }
 
 /// The front with a card behind it.
@@ -31,6 +37,8 @@ struct Fronted {
     link: LinkId,
     /// What the reader was told last.
     generation: u64,
+    /// What the card itself says of this host's PIN, by its last event.
+    pin_verified: bool,
 }
 
 /// The number of the link of [`Fronted`]; far from those that a `TestBox` gives.
@@ -42,7 +50,7 @@ impl Fronted {
         let link = LinkId::new(LINK);
         let other = card.host(2);
         let front = Front::new(Config::default());
-        let mut fronted = Self { front, card, other, link, generation: 0 };
+        let mut fronted = Self { front, card, other, link, generation: 0, pin_verified: false };
         fronted.card.handle(Input::LinkUp { link, host: HostId::new([1; 32]), host_name: "host".into() });
         fronted.front.handle_link_up(fronted.card.now);
         assert!(fronted.run().is_none());
@@ -80,6 +88,13 @@ impl Fronted {
                 break;
             }
         }
+        for event in self.card.out.events.drain(..) {
+            if let CardEvent::SecurityChanged { host, pin_verified, .. } = event
+                && host == HostId::new([1; 32])
+            {
+                self.pin_verified = pin_verified;
+            }
+        }
         assert!(self.card.out.closed.is_empty(), "the card closed the link: {:?}", self.card.out.closed);
         assert!(replies.len() <= 1, "{replies:?}");
         replies.pop()
@@ -98,15 +113,19 @@ impl Fronted {
             }
             Step::Reset => {
                 self.front.handle_power(PowerAction::Reset, self.generation, self.card.now).expect("a card is there");
+                assert!(self.run().is_none());
+                self.nothing_is_left();
             }
             Step::PowerDownAndUp => {
                 self.front.handle_power(PowerAction::Down, 0, self.card.now).expect("never fails");
                 assert!(self.run().is_none());
+                self.nothing_is_left();
                 self.power_up();
             }
             Step::Driver => {
                 self.front.handle_driver_gone(self.card.now);
                 assert!(self.run().is_none());
+                self.nothing_is_left();
                 self.power_up();
             }
             Step::Lock => {
@@ -114,6 +133,7 @@ impl Fronted {
                 self.card.handle(Input::LockCard);
                 assert!(self.run().is_none());
                 assert!(self.front.presence().atr.is_none());
+                self.nothing_is_left();
                 self.front.handle_transmit(&[0, 0xFD, 0, 0, 0], self.card.now);
                 assert_eq!(self.run(), Some(Err(Failure::NotPresent)));
                 self.card.handle(Input::UnlockCard);
@@ -122,9 +142,48 @@ impl Fronted {
                 self.power_up();
             }
             Step::OtherHost(command) => return self.other.raw(&mut self.card, command),
+            Step::Interrupted { command, working } => self.interrupted(command, *working),
         }
         assert!(self.run().is_none());
         Vec::new()
+    }
+
+    /// A reset ends the card's state at once, not only when this host says something again.
+    fn nothing_is_left(&self) {
+        assert!(!self.pin_verified, "the PIN is still verified on the card");
+    }
+
+    fn interrupted(&mut self, command: &[u8], working: bool) {
+        self.card.hold = working;
+        self.front.handle_transmit(command, self.card.now);
+        let sent = self.front.poll_output();
+        let (envelope, failures) = match sent {
+            Some(Output::Send(envelope)) => (Some(envelope), 1),
+            // A part of a chain, or nothing that a card would have to see.
+            Some(Output::Reply(Reply::Response(_))) => (None, 0),
+            other => panic!("{other:?}"),
+        };
+        if let Some(envelope) = envelope {
+            self.card.handle(Input::Message { link: self.link, envelope });
+        }
+        // Whatever the card has to say crosses with the reset.
+        let late = std::mem::take(&mut self.card.out.sent);
+        self.front.handle_driver_gone(self.card.now);
+        let mut replies = 0;
+        while let Some(output) = self.front.poll_output() {
+            match output {
+                Output::Send(envelope) => self.card.handle(Input::Message { link: self.link, envelope }),
+                Output::Reply(Reply::Failed(Failure::NotPresent)) => replies += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(replies, failures, "the program hears once that its card is gone");
+        self.card.out.sent.splice(0..0, late);
+        self.card.hold = false;
+        assert!(!self.card.release(), "the card goes on with a command that was cancelled");
+        assert!(self.run().is_none(), "nobody waits for a late answer");
+        self.nothing_is_left();
+        self.power_up();
     }
 }
 
@@ -157,6 +216,13 @@ impl Direct {
                 Vec::new()
             }
             Step::OtherHost(command) => self.other.raw(&mut self.card, command),
+            Step::Interrupted { command, working } => {
+                self.card.hold = *working;
+                let _ = self.host.raw(&mut self.card, command);
+                self.host.reset(&mut self.card);
+                self.card.hold = false;
+                Vec::new()
+            }
         }
     }
 }
@@ -242,6 +308,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Driver),
         1 => Just(Step::Lock),
         2 => command().prop_map(Step::OtherHost),
+        3 => (command(), any::<bool>()).prop_map(|(command, working)| Step::Interrupted { command, working }),
     ]
 }
 
@@ -300,6 +367,24 @@ fn the_vocabulary_reaches_what_it_is_for() {
     let mut both_do = |step: Step| assert_eq!(fronted.step(&step), direct.step(&step));
     both_do(Step::Reset);
     assert_eq!(fronted.step(&Step::Command(hex("00200080"))), [0x63, 0xC3], "no longer verified");
+}
+
+#[test]
+fn an_interrupted_signature_is_never_made() {
+    let (mut fronted, mut direct) = with_objects(true);
+    let sign = "0087119A267C24820081200102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F2000";
+    for working in [true, false] {
+        for text in ["00A4040009A00000030800001000", "0020008008313233343536FFFF"] {
+            let step = Step::Command(hex(text));
+            assert_eq!(fronted.step(&step), direct.step(&step), "{text}");
+        }
+        let interrupted = Step::Interrupted { command: hex(sign), working };
+        let cancelled = fronted.card.out.cancelled.len();
+        assert_eq!(fronted.step(&interrupted), direct.step(&interrupted));
+        assert_eq!(fronted.card.out.cancelled.len() - cancelled, usize::from(working));
+        let asks = Step::Command(hex("00200080"));
+        assert_eq!(fronted.step(&asks), direct.step(&asks));
+    }
 }
 
 #[test]
