@@ -1,4 +1,5 @@
-//! What `pocketcard dev` leaves behind, however it ends, and whom it disturbs meanwhile: nothing, and nobody.
+//! What `pocketcard dev` leaves behind, however it ends, and whom it disturbs meanwhile: nothing, and nobody. And where it
+//! works at all: wherever it can.
 
 #![allow(
     clippy::unwrap_used,
@@ -178,4 +179,18 @@ fn a_command_that_cannot_be_run_is_named() {
     assert_eq!(ran.status.code(), Some(126));
     let text = String::from_utf8_lossy(&ran.stderr);
     assert!(text.starts_with("pocketcard:") && text.contains("no-program"), "{text}");
+}
+
+#[test]
+fn the_programs_may_lie_where_a_configuration_cannot_name_them() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("my programs ä");
+    fs::create_dir(&folder).unwrap();
+    for name in ["pocketcard", "pocketcardd", "virtual-phone", "libifd_pocketcard.so"] {
+        fs::copy(program(name), folder.join(name)).unwrap();
+    }
+    let mut command = Command::new(folder.join("pocketcard"));
+    command.args(["dev", "--card", "empty", "--", "opensc-tool", "--list-readers"]).env_remove("POCKETCARD_BIN_DIR");
+    let ran = run(&mut command, LIMIT);
+    assert!(ran.success && ran.text.contains("Pocketcard dev 00 00"), "{}", ran.text);
 }

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,7 +43,10 @@ pub struct Pcscd {
 impl Pcscd {
     /// Writes the reader's configuration and starts pcscd with it.
     pub(crate) fn start(folder: &Folder, driver: &Path, device: &str, level: &str) -> Result<Self, DevError> {
-        let configuration = reader_configuration(device, driver);
+        // Under a name that pcscd's configuration can hold, wherever the workspace lies.
+        let link = folder.join("libifd_pocketcard.so");
+        symlink(driver, &link).context("naming the driver")?;
+        let configuration = reader_configuration(device, &link);
         write_atomically(&folder.join("reader.conf.d/pocketcard-dev"), &configuration, 0o644)?;
         Self::start_as_configured(folder, level)
     }
@@ -205,7 +209,7 @@ mod tests {
         match Pcscd::start(&folder, Path::new("/nonexistent/driver.so"), "/dev/null", "info") {
             Err(DevError::ChildEnded { process, tail, .. }) => {
                 assert_eq!(process, "pcscd");
-                assert!(tail.contains("driver.so"), "{tail}");
+                assert!(tail.contains("libifd_pocketcard.so"), "{tail}");
             }
             Err(DevError::NamespaceForbidden { reason }) => {
                 println!("SKIPPED: {reason}");
