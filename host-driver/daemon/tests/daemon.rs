@@ -205,6 +205,22 @@ fn pairing_fails_in_words() {
 }
 
 #[test]
+fn a_pair_that_cannot_be_stored_is_none() {
+    let phone = TestPhone::start("phone");
+    let daemon = TestDaemon::start(1, &[phone.address()]);
+    let folder = daemon.config.state_dir.join("phones");
+    std::fs::remove_dir(&folder).unwrap();
+    let error = daemon.pair(&phone, None).unwrap_err();
+    assert!(error.to_string().contains("could not be written"), "{error}");
+    assert_eq!(code(error), ErrorCode::Storage);
+    assert_eq!(daemon.control().phones().unwrap(), []);
+    // The slot is still free, and the next attempt is as good as the first.
+    std::fs::create_dir(&folder).unwrap();
+    assert_eq!(daemon.pair(&phone, None).unwrap().slot, 0);
+    daemon.wait_card(0, true);
+}
+
+#[test]
 fn versions_that_do_not_meet_say_which_side_to_update() {
     let newer = VersionRange::new(2, 3).unwrap();
     for (ours, theirs, update) in
