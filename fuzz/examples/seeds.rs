@@ -283,4 +283,32 @@ fn card() {
     );
     write("card", "raw", &[&[RAW], &chunk(&[0, 0xCB, 0x3F, 0xFF, 0, 0, 3, 0x5C, 1, 0x7E, 0, 0])[..]].concat());
     write("card", "objects", &known(&[16, 17, 18, 19, 20, 21, 22, 23, 24]));
+    const WITNESS: u8 = 11 << 1;
+    const CHALLENGE: u8 = 12 << 1;
+    const PRETEND: u8 = 13 << 1;
+    const ADVANCE: u8 = 3 << 1;
+    let with_key = |parts: &[&[u8]]| [&[WITNESS], &parts.concat()[..]].concat();
+    write("card", "administer_objects", &with_key(&[&known(&[25, 32, 27, 18, 2, 18, 28, 33, 29, 30, 31, 26, 32])]));
+    write("card", "administer_keys", &with_key(&[&known(&[22, 2, 10, 34, 2, 10, 10, 35, 11, 36, 37, 12, 40, 13])]));
+    write("card", "move_keys", &with_key(&[&known(&[38, 42, 2, 42, 22, 39, 41, 42, 38, 40])]));
+    write(
+        "card",
+        "management_key",
+        &with_key(&[&known(&[44, 25]), &[WITNESS | 1], &known(&[43, 25]), &[CHALLENGE, 0, WITNESS]]),
+    );
+    write("card", "management_asks", &with_key(&[&known(&[43]), &[0, STORE_FAILS, 2, WITNESS], &known(&[25])]));
+    write("card", "retries", &with_key(&[&known(&[45, 2, 45, 10, 3, 3, 2])]));
+    write("card", "pretend", &(0..16).flat_map(|how| [PRETEND, how]).chain(known(&[25])).collect::<Vec<_>>());
+    write(
+        "card",
+        "made_new",
+        &with_key(&[&known(&[3, 3, 3, 9, 9, 9, 25, 21, 25, 32]), &[CHALLENGE], &known(&[22, 2, 10, 25])]),
+    );
+    write(
+        "card",
+        "store_fails_for_administration",
+        &with_key(&[&[STORE_FAILS, 1], &known(&[22, 25, 38, 44, 26]), &[STORE_FAILS, 0], &known(&[22, 25, 38, 44])]),
+    );
+    write("card", "idle", &with_key(&[&known(&[2]), &[ADVANCE, 255].repeat(4), &known(&[10, 25])]));
+    write("card", "other_applet", &with_key(&[&known(&[2, 46, 10, 25, 0, 10, 25])]));
 }
