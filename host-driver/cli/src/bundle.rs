@@ -177,29 +177,18 @@ fn journal() -> String {
 
 #[cfg(test)]
 mod tests {
-    use pocketcard_ipc::control::{DriverState, Level, LinkState, Phone, SlotStatus};
+    use pocketcard_ipc::control::{Level, Phone, SlotStatus};
 
     use super::*;
+    use crate::fixtures;
 
     fn status() -> Status {
         let phone = Phone {
             id: "a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0abcd".to_owned(),
             name: "Anna's Pixel".to_owned(),
-            slot: 0,
-            address: None,
-            link: LinkState::Connected {},
-            software: None,
-            card_name: None,
+            ..fixtures::phone()
         };
-        let slot = SlotStatus {
-            slot: 0,
-            driver: DriverState::Waiting,
-            card_present: true,
-            powered: false,
-            pin_verified: false,
-            pin_tries_left: Some(3),
-            phone: Some(phone),
-        };
+        let slot = SlotStatus { card_present: true, pin_tries_left: Some(3), phone: Some(phone), ..fixtures::slot() };
         Status {
             software: "pocketcardd 0.1.0".to_owned(),
             host_id: "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100".to_owned(),

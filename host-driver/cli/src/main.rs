@@ -9,6 +9,8 @@ mod bundle;
 mod dev;
 mod doctor;
 mod failure;
+#[cfg(test)]
+mod fixtures;
 mod pair;
 mod phones;
 mod reader_conf;

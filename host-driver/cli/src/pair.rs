@@ -135,9 +135,10 @@ mod tests {
     use std::thread;
 
     use pocketcard_ipc::VERSION;
-    use pocketcard_ipc::control::{Limits, LineReader, LinkState, Phone, encode};
+    use pocketcard_ipc::control::{Limits, LineReader, encode};
 
     use super::*;
+    use crate::fixtures;
 
     #[test]
     fn the_offer_has_the_code_and_the_text() {
@@ -237,16 +238,7 @@ mod tests {
             assert_eq!(exchange(&mut stream, &[]), Request::PairConfirm { agree: true });
             // The phone's owner takes a moment, too.
             thread::sleep(Duration::from_millis(100));
-            let phone = Phone {
-                id: "00".to_owned(),
-                name: "Pixel".to_owned(),
-                slot: 0,
-                address: None,
-                link: LinkState::Connected {},
-                software: None,
-                card_name: None,
-            };
-            stream.write_all(&encode(&Reply::Paired { phone }).unwrap()).unwrap();
+            stream.write_all(&encode(&Reply::Paired { phone: fixtures::phone() }).unwrap()).unwrap();
         });
         let client = Client::connect(&path, "test", Limits::default()).unwrap();
         let arguments = Arguments { connect: None, compare: true, slot: None, yes_if_digits: None };

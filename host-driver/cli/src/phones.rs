@@ -95,18 +95,12 @@ pub(crate) fn link(state: &LinkState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
 
     #[test]
     fn the_table_names_what_forget_takes() {
-        let phone = Phone {
-            id: "00112233445566778899aabbccddeeff".to_owned(),
-            name: "Pixel".to_owned(),
-            slot: 1,
-            address: None,
-            link: LinkState::VersionMismatch { ours: 1, theirs: 2, update: Side::Ours },
-            software: None,
-            card_name: None,
-        };
+        let link = LinkState::VersionMismatch { ours: 1, theirs: 2, update: Side::Ours };
+        let phone = Phone { slot: 1, link, ..fixtures::phone() };
         assert_eq!(
             table(&[phone]),
             "slot 1  00112233  Pixel  (version 2 on the phone, 1 here: update Pocketcard on this computer)\n"

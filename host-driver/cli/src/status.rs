@@ -101,27 +101,13 @@ mod tests {
     use pocketcard_ipc::control::{LinkState, Phone};
 
     use super::*;
+    use crate::fixtures;
 
     #[test]
     fn the_json_is_what_the_help_says() {
-        let phone = Phone {
-            id: "00".to_owned(),
-            name: "Pixel".to_owned(),
-            slot: 0,
-            address: None,
-            link: LinkState::Disconnected { reason: None },
-            software: None,
-            card_name: None,
-        };
-        let slot = SlotStatus {
-            slot: 0,
-            driver: DriverState::Waiting,
-            card_present: false,
-            powered: false,
-            pin_verified: false,
-            pin_tries_left: None,
-            phone: Some(phone),
-        };
+        let link = LinkState::Disconnected { reason: None };
+        let phone = Phone { id: "00".to_owned(), link, ..fixtures::phone() };
+        let slot = SlotStatus { phone: Some(phone), ..fixtures::slot() };
         let status = Status {
             software: "pocketcardd 1".to_owned(),
             host_id: "ff".to_owned(),
@@ -158,25 +144,9 @@ mod tests {
 
     #[test]
     fn a_slot_is_one_line() {
-        let mut slot = SlotStatus {
-            slot: 0,
-            driver: DriverState::Waiting,
-            card_present: false,
-            powered: false,
-            pin_verified: false,
-            pin_tries_left: None,
-            phone: None,
-        };
+        let mut slot = fixtures::slot();
         assert_eq!(line(&slot), "slot 0  free\n");
-        slot.phone = Some(Phone {
-            id: "00".to_owned(),
-            name: "Pixel".to_owned(),
-            slot: 0,
-            address: None,
-            link: LinkState::Connected {},
-            software: None,
-            card_name: None,
-        });
+        slot.phone = Some(fixtures::phone());
         slot.card_present = true;
         slot.powered = true;
         slot.pin_verified = true;

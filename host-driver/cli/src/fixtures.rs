@@ -1,0 +1,29 @@
+//! What the tests show.
+
+use pocketcard_ipc::control::{DriverState, LinkState, Phone, SlotStatus};
+
+/// A connected phone in slot 0.
+pub(crate) fn phone() -> Phone {
+    Phone {
+        id: "00112233445566778899aabbccddeeff".to_owned(),
+        name: "Pixel".to_owned(),
+        slot: 0,
+        address: None,
+        link: LinkState::Connected {},
+        software: None,
+        card_name: None,
+    }
+}
+
+/// Slot 0 without a phone.
+pub(crate) fn slot() -> SlotStatus {
+    SlotStatus {
+        slot: 0,
+        driver: DriverState::Waiting,
+        card_present: false,
+        powered: false,
+        pin_verified: false,
+        pin_tries_left: None,
+        phone: None,
+    }
+}
