@@ -35,5 +35,8 @@ pub const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 /// A phone gives up a link on which the host said nothing for this long: two pings and the time to answer one.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(125);
 
+/// A phone may keep a card session whose link is gone for at most this long.
+pub const GRACE_LIMIT: Duration = Duration::from_secs(5);
+
 /// Link messages that may wait to be sent. A peer that makes this side answer without reading the answers is cut off.
 pub const QUEUE_LIMIT: usize = 256;

@@ -26,7 +26,13 @@ use prost::Message as _;
 pub const MESSAGE_LIMIT: usize = 64 * 1024 + 1024;
 
 /// Longest answer to reset: TS and 32 characters.
-const ATR_LIMIT: usize = 33;
+pub const ATR_LIMIT: usize = 33;
+
+/// Length of a session's token; the commitment, the nonces and the secrets of a pairing have the same.
+pub const TOKEN_LENGTH: usize = 32;
+
+/// Length of the digest in a [`Response`], where it has one.
+pub const DIGEST_LENGTH: usize = 32;
 
 /// Why bytes from the peer are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,26 +83,26 @@ fn check(body: &mut Body) -> Result<(), MessageError> {
     let possible = match body {
         Body::Open(open) => {
             clean(&mut open.software);
-            matches!(open.resume_token.len(), 0 | 32)
+            matches!(open.resume_token.len(), 0 | TOKEN_LENGTH)
         }
         Body::Opened(opened) => {
             clean(&mut opened.software);
-            opened.token.len() == 32 && opened.card_state.as_mut().is_none_or(check_card)
+            opened.token.len() == TOKEN_LENGTH && opened.card_state.as_mut().is_none_or(check_card)
         }
         Body::CardState(card) => check_card(card),
-        Body::Response(response) => matches!(response.snapshot_digest.len(), 0 | 32),
+        Body::Response(response) => matches!(response.snapshot_digest.len(), 0 | DIGEST_LENGTH),
         Body::PairCommit(commit) => {
             clean(&mut commit.host_name);
             clean(&mut commit.software);
-            commit.commitment.len() == 32
+            commit.commitment.len() == TOKEN_LENGTH
         }
         Body::PairNonce(nonce) => {
             clean(&mut nonce.phone_name);
             clean(&mut nonce.software);
-            nonce.nonce.len() == 32
+            nonce.nonce.len() == TOKEN_LENGTH
         }
-        Body::PairOpen(open) => open.nonce.len() == 32,
-        Body::PairSecret(secret) => secret.secret.len() == 32,
+        Body::PairOpen(open) => open.nonce.len() == TOKEN_LENGTH,
+        Body::PairSecret(secret) => secret.secret.len() == TOKEN_LENGTH,
         Body::Transmit(_)
         | Body::Reset(_)
         | Body::Cancel(_)
@@ -179,14 +185,45 @@ mod tests {
         assert_eq!(envelope, Ping { id: 7 }.into());
     }
 
+    fn opened(token: usize, atr: usize) -> Envelope {
+        Opened {
+            session: 1,
+            token: vec![0; token],
+            resumed: false,
+            last_request_id: 0,
+            card_state: Some(CardState { atr: vec![0; atr], ..CardState::default() }),
+            security_state: None,
+            software: String::new(),
+        }
+        .into()
+    }
+
+    fn response(digest: usize) -> Envelope {
+        Response {
+            session: 1,
+            request_id: 1,
+            epoch: 1,
+            response: vec![0x90, 0],
+            security_version: 1,
+            snapshot_digest: vec![0; digest],
+        }
+        .into()
+    }
+
     #[test]
     fn limits_hold() {
+        for right in [opened(32, 0), opened(32, ATR_LIMIT), response(0), response(32)] {
+            assert_eq!(Envelope::from_bytes(&right.encode_to_vec()).as_ref(), Ok(&right));
+        }
         assert_eq!(
             Envelope::from_bytes(&vec![0; MESSAGE_LIMIT + 1]),
             Err(MessageError::TooLong { length: MESSAGE_LIMIT + 1 })
         );
         let wrong: Vec<Envelope> = vec![
             Open { resume_token: vec![0; 31], epoch: 1, software: String::new() }.into(),
+            opened(31, ATR_LIMIT),
+            opened(32, ATR_LIMIT + 1),
+            response(31),
             PairOpen { nonce: vec![0; 33] }.into(),
             PairSecret { secret: Vec::new() }.into(),
             CardState { atr: vec![0; 34], ..CardState::default() }.into(),
