@@ -14,6 +14,8 @@ const REDACTED: [&str; 6] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
+    // Set by `cargo fuzz`.
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     let descriptors = protox::compile(["proto/v1/pocketcard.proto"], ["proto"])?;
     prost_build::Config::new().skip_debug(REDACTED).compile_fds(descriptors)?;
     Ok(())

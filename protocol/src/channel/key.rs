@@ -6,7 +6,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::ChannelError;
+use super::{ChannelError, x25519};
 use crate::entropy::{Entropy, EntropyError};
 
 /// A peer's static X25519 public key: its identity.
@@ -73,7 +73,7 @@ impl StaticSecret {
     /// The public key that belongs to it.
     #[must_use]
     pub fn public(&self) -> PublicKey {
-        PublicKey(x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(self.0)).to_bytes())
+        PublicKey(x25519::public(&self.0))
     }
 
     /// A second copy of the key in memory.

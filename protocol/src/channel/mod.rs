@@ -9,6 +9,7 @@ mod handshake;
 mod key;
 mod resolver;
 mod transport;
+mod x25519;
 
 pub use handshake::{HANDSHAKE_MESSAGE_LIMIT, Handshake, HandshakeHash, Pattern};
 pub use key::{Psk, PublicKey, StaticSecret};

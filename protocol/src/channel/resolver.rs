@@ -17,9 +17,9 @@ use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use zeroize::Zeroizing;
 
+use super::x25519::{self, KEY_LENGTH};
 use crate::entropy::Entropy;
 
-const KEY_LENGTH: usize = 32;
 const TAG_LENGTH: usize = 16;
 
 /// Gives `snow` the primitives of suite 1, and nothing else.
@@ -73,7 +73,7 @@ impl Dh for X25519 {
     fn set(&mut self, secret: &[u8]) {
         // `snow` hands over what `Handshake` gave it: always 32 bytes.
         self.secret.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
-        self.public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(*self.secret)).to_bytes();
+        self.public = x25519::public(&self.secret);
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
@@ -92,14 +92,9 @@ impl Dh for X25519 {
     }
 
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        let public = *public.first_chunk::<KEY_LENGTH>().ok_or(Error::Dh)?;
-        let secret = x25519_dalek::StaticSecret::from(*self.secret);
-        let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(public));
-        // A point of small order makes the result zero whatever the secret is (RFC 7748, section 6.1).
-        if !shared.was_contributory() {
-            return Err(Error::Dh);
-        }
-        *out.first_chunk_mut::<KEY_LENGTH>().ok_or(Error::Dh)? = shared.to_bytes();
+        let public = public.first_chunk::<KEY_LENGTH>().ok_or(Error::Dh)?;
+        let shared = x25519::shared(&self.secret, public).ok_or(Error::Dh)?;
+        *out.first_chunk_mut::<KEY_LENGTH>().ok_or(Error::Dh)? = *shared;
         Ok(())
     }
 }
