@@ -1,13 +1,14 @@
-//! Prints what one message costs on both ends of a link: `cargo run --release -p pocketcard-protocol --example
-//! record_cost`.
+//! Prints what one command and its response cost on both ends of a link, up to the APDU taken out and wiped:
+//! `cargo run --release -p pocketcard-protocol --example record_cost`.
 #![allow(missing_docs, clippy::print_stdout)]
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pocketcard_protocol::apdu;
 use pocketcard_protocol::link::{Event, HostConfig, Link, PairingMode, PhoneConfig, VersionRange};
-use pocketcard_protocol::messages::{Envelope, Response, Transmit};
+use pocketcard_protocol::messages::{Body, Envelope, Response, Transmit};
 use pocketcard_protocol::pairing::PairKeys;
 use pocketcard_protocol::{Entropy, EntropyError, Timestamp, channel::StaticSecret};
 
@@ -60,9 +61,23 @@ fn pump(from: &mut Link, to: &mut Link) -> usize {
     }
     let mut count = 0;
     while let Some(event) = to.poll_event() {
-        count += usize::from(matches!(black_box(event), Event::Message(_)));
+        let Event::Message(message) = black_box(event) else { continue };
+        // As the card and the front take it.
+        count += match message.body {
+            Some(Body::Transmit(mut message)) => apdu::Command::from_bytes(message.take_command()).map(drop).is_ok(),
+            Some(Body::Response(mut message)) => apdu::Response::from_bytes(message.take_response()).map(drop).is_ok(),
+            _ => false,
+        } as usize;
     }
     count
+}
+
+/// A command of `length` bytes: with data if it is longer than 7 bytes, else an extended Le alone.
+fn command(length: usize) -> Option<Vec<u8>> {
+    let short = (8..=260).contains(&length).then(|| length - 5);
+    let (data, le) = (short.unwrap_or(length.saturating_sub(7)), (length == 7).then_some(0x1_0000));
+    let command = apdu::Command::new(0, 0xCB, 0x3F, 0xFF, &vec![1; data], le).ok()?;
+    (command.as_bytes().len() == length).then(|| command.as_bytes().to_vec())
 }
 
 fn main() {
@@ -71,8 +86,9 @@ fn main() {
         return;
     };
     const ROUNDS: u32 = 20_000;
-    for (to_phone, to_host) in [(10_usize, 2_usize), (7, 4098), (261, 2), (4102, 2)] {
-        let command = Envelope::from(Transmit { session: 1, request_id: 1, epoch: 1, command: vec![1; to_phone] });
+    for (to_phone, to_host) in [(10_usize, 2_usize), (7, 4098), (260, 2), (4103, 2)] {
+        let Some(command) = command(to_phone) else { continue };
+        let command = Envelope::from(Transmit { session: 1, request_id: 1, epoch: 1, command });
         let response = Envelope::from(Response {
             session: 1,
             request_id: 1,
