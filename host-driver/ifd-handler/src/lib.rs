@@ -36,6 +36,11 @@
 //! The crate has no dependencies. It is the place for `unsafe`; drivers need none.
 #![cfg(unix)]
 
+/// The README is compiled as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod abi;
 mod error;
 mod export;

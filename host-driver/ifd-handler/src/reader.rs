@@ -53,6 +53,8 @@ pub trait Reader: Sized + Send + Sync + 'static {
     /// Opens a slot.
     ///
     /// Return quickly, and also when the device is not there yet: pcscd drops a reader that fails to open for good.
+    /// Readers and slots are fixed once pcscd runs: `pcscd --hotplug` does not read `reader.conf` again, so declare as many
+    /// as there may ever be, and let a device that comes later be a card that is inserted.
     /// pcscd opens slot 0 first, asks its [`slots`](Reader::slots), and opens the others with the same device.
     ///
     /// # Errors
@@ -87,7 +89,11 @@ pub trait Reader: Sized + Send + Sync + 'static {
     /// [`Error::CardAbsent`] if the card with this number is gone.
     fn power(&self, card: Insertion, action: PowerAction) -> Result<Atr, Error>;
 
-    /// Takes the card's power. It must not fail, and may be called for a card that is not powered.
+    /// Takes the card's power, and with it what the card had verified. It must not fail, and may be called for a card that
+    /// is not powered.
+    ///
+    /// Programs ask for it with `SCARD_UNPOWER_CARD`, a power-up follows then. (`SCARD_EJECT_CARD` never gets here:
+    /// pcscd refuses it for drivers of version 3.)
     ///
     /// pcscd does so 5 s after the last program let go of the card (0.4 s without the polling function) and powers it up
     /// again for the next one, so both should be cheap.

@@ -35,6 +35,12 @@ pub struct ScardIoHeader {
     pub length: Dword,
 }
 
+// What `tests/c_header.rs` cannot see of the other ABI, every build checks: the header is two `DWORD` without padding.
+const _: () = assert!(size_of::<ScardIoHeader>() == 2 * size_of::<Dword>());
+const _: () = assert!(align_of::<ScardIoHeader>() == align_of::<Dword>());
+const _: () = assert!(size_of::<Dword>() == if cfg!(target_vendor = "apple") { 4 } else { size_of::<usize>() });
+const _: () = assert!(size_of::<ResponseCode>() == size_of::<Dword>());
+
 /// The function behind [`TAG_IFD_POLLING_THREAD_WITH_TIMEOUT`]: Lun and time-out in milliseconds.
 pub type PollingFunction = extern "C" fn(Dword, c_int) -> ResponseCode;
 /// The function behind [`TAG_IFD_STOP_POLLING_THREAD`].
