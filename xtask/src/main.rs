@@ -4,6 +4,7 @@
 //! did and how long each step took.
 
 mod bench;
+mod ble;
 mod ci;
 mod demo;
 mod demo_ssh;
@@ -37,6 +38,8 @@ enum Task {
     Demo,
     /// Install what the tests need, build everything and run every test.
     Test(test::Arguments),
+    /// Run the stories of Bluetooth LE: real BlueZ and virtual controllers in an emulated machine.
+    TestBle(ble::Arguments),
     /// What CI runs: format, lints, documentation, dependencies, tests, a little fuzzing, models.
     Ci,
     /// Check the models of the protocol with Verifpal.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let result = match arguments.task {
         Task::Demo => demo::run(&mut steps),
         Task::Test(arguments) => test::run(&mut steps, &arguments),
+        Task::TestBle(arguments) => ble::run(&mut steps, &arguments),
         Task::Ci => ci::run(&mut steps),
         Task::Models(arguments) => models::run(&mut steps, &arguments),
         Task::Bench(arguments) => bench::run(&mut steps, &arguments),

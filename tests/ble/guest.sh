@@ -1,0 +1,32 @@
+#!/bin/bash
+# Process 1 of the guest: brings up D-Bus, the virtual controllers and bluetoothd, runs the story, leaves its verdict in
+# the shared folder and switches the machine off. `cargo xtask test-ble` wrote /run/ble/environment and /run/ble/story.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb
+# shellcheck source=/dev/null
+. /run/ble/environment
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$BLE_ROOT/tests/ble/lib.sh"
+
+finish() {
+    echo "ble: the story ended: $1"
+    echo "$1" >/run/ble/verdict.new && mv /run/ble/verdict.new /run/ble/verdict
+    sync
+    echo o >/proc/sysrq-trigger
+    sleep 60
+}
+
+busybox ip link set lo up
+note "root is up"
+bring_up || finish $LOST
+note "the radio is up"
+
+echo "ble: the story begins"
+cd "$BLE_ROOT" || finish 1
+# A group of its own, so that its limit ends what it started, too.
+setsid timeout --kill-after=10 "$BLE_LIMIT" bash /run/ble/story </dev/null
+code=$?
+if [ $code -ne 0 ]; then
+    echo "ble: bluetoothd's log ends so:"
+    tail -n 30 /run/bluetoothd.log
+fi
+finish $code
