@@ -181,8 +181,8 @@ impl Events {
             return;
         }
         match &trouble {
-            Some(trouble) => eprintln!("pocketcard: no daemon at {}: {trouble}", name.socket().display()),
-            None => eprintln!("pocketcard: connected to the daemon at {}", name.socket().display()),
+            Some(trouble) => crate::log(format_args!("no daemon at {}: {trouble}", name.socket().display())),
+            None => crate::log(format_args!("connected to the daemon at {}", name.socket().display())),
         }
         self.reported = trouble;
     }
@@ -310,6 +310,34 @@ mod tests {
         events.close();
         events.expect_daemon();
         assert_eq!(events.presence(fewer.name(), 3), Presence::Absent);
+    }
+
+    /// In a process of its own, whose standard error leads nowhere.
+    #[test]
+    fn a_log_that_is_gone_does_not_empty_the_reader() {
+        const CHILD: &str = "POCKETCARD_DRIVER_TEST_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            let test = std::thread::current().name().unwrap().to_owned();
+            let (dead, other) = UnixStream::pair().unwrap();
+            drop(other);
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &test, "--nocapture"])
+                .env(CHILD, "1")
+                .stdout(std::process::Stdio::null())
+                .stderr(std::os::fd::OwnedFd::from(dead))
+                .status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.push(&card(1));
+            connection.step();
+        });
+        let mut events = Events::new();
+        // It logs what is wrong, then that it is over.
+        events.reported = Some(String::new());
+        assert_eq!(events.presence(daemon.name(), 0), Presence::Present(Insertion(1)));
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! pushes what is in the slot. While the daemon is away the slot is empty; when it comes back, so does the card.
 #![forbid(unsafe_code)]
 
+use std::io::Write;
+
 mod command;
 mod connection;
 mod events;
@@ -22,5 +24,11 @@ mod slot;
 mod fake_daemon;
 
 pub use slot::PhoneSlot;
+
+/// Writes a line to pcscd's log. A log that is gone is no reason to fail: `eprintln!` would panic, and the reader would
+/// stay empty.
+fn log(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "pocketcard: {line}");
+}
 
 ifd_handler::export_ifd_handler!(PhoneSlot);

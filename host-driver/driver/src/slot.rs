@@ -45,11 +45,11 @@ impl Reader for PhoneSlot {
                 events: Mutex::new(Events::new()),
             }),
             Some(Err(error)) => {
-                eprintln!("pocketcard: reader.conf: DEVICENAME: {error}");
+                crate::log(format_args!("reader.conf: DEVICENAME: {error}"));
                 Err(Error::Communication)
             }
             None => {
-                eprintln!("pocketcard: reader.conf: the reader needs a DEVICENAME");
+                crate::log(format_args!("reader.conf: the reader needs a DEVICENAME"));
                 Err(Error::Communication)
             }
         }

@@ -192,11 +192,7 @@ fn attribute<R: Exported>(lun: Dword, tag: Dword, value: &mut ResponseBuffer<'_>
         TAG_IFD_SLOTS_NUMBER => value.write(&[R::table().enter(lun).map_or(1, |slot| slot.reader.slots())]),
         // `pthread_cancel` in Rust code is undefined behaviour: not answered, which means no.
         TAG_IFD_POLLING_THREAD | TAG_IFD_POLLING_THREAD_KILLABLE => Err(Error::UnknownTag),
-        TAG_IFD_ATR | SCARD_ATTR_ATR_STRING => {
-            let slot = enter::<R>(lun)?;
-            let atr = if slot.announcer().shows_card() { *slot.atr() } else { None };
-            value.write(atr.ok_or(Error::CardAbsent)?.as_bytes())
-        }
+        TAG_IFD_ATR | SCARD_ATTR_ATR_STRING => value.write(enter::<R>(lun)?.atr().ok_or(Error::CardAbsent)?.as_bytes()),
         _ => enter::<R>(lun)?.reader.attribute(tag as u32, value),
     }
 }
@@ -285,8 +281,7 @@ fn power<R: Reader>(slot: &Slot<R>, action: PowerAction) -> Result<Atr, Error> {
     let answer = panic::catch_unwind(AssertUnwindSafe(|| slot.reader.power(card, action)));
     match answer {
         Ok(Ok(atr)) => {
-            *slot.atr() = Some(atr);
-            slot.announcer().powered_up(card);
+            slot.powered_up(card, atr);
             Ok(atr)
         }
         Ok(Err(error)) => {

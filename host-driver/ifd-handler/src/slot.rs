@@ -72,7 +72,7 @@ pub(crate) struct Slot<R> {
     pub(crate) reader: R,
     pub(crate) latch: Arc<Latch>,
     announcer: Mutex<Announcer>,
-    atr: Mutex<Option<Atr>>,
+    atr: Mutex<Option<(Insertion, Atr)>>,
     /// [`thread_mark`] of the thread that calls the polling function; 0 before.
     event_thread: AtomicUsize,
     calls: Mutex<u32>,
@@ -97,9 +97,16 @@ impl<R> Slot<R> {
         locked(&self.announcer)
     }
 
-    /// The answer to reset of the last power-up.
-    pub(crate) fn atr(&self) -> MutexGuard<'_, Option<Atr>> {
-        locked(&self.atr)
+    /// A power-up or reset of `card` worked.
+    pub(crate) fn powered_up(&self, card: Insertion, atr: Atr) {
+        *locked(&self.atr) = Some((card, atr));
+        self.announcer().powered_up(card);
+    }
+
+    /// The answer to reset of the card that is shown, if it was ever powered up.
+    pub(crate) fn atr(&self) -> Option<Atr> {
+        let card = self.announcer().card()?;
+        locked(&self.atr).filter(|(of, _)| *of == card).map(|(_, atr)| atr)
     }
 
     /// The calling thread is the event thread.

@@ -372,6 +372,9 @@ fn tags_that_are_unknown_too_long_or_for_the_reader() {
     assert_eq!(slot.power(IFD_POWER_UP).0, 0);
     assert_eq!(capability(slot.lun, TAG_IFD_ATR, 33), (0, vec![0x3B, 0x80, 0x01, 0x81, 0]));
     assert_eq!(capability(slot.lun, SCARD_ATTR_ATR_STRING, 2), (618, vec![]));
+    slot.insert(2);
+    assert_eq!((slot.event(), slot.event()), (IFD_ICC_NOT_PRESENT, IFD_ICC_PRESENT));
+    assert_eq!(capability(slot.lun, TAG_IFD_ATR, 33), (616, vec![]), "not the one of the card before");
     // SAFETY: three octets.
     unsafe {
         assert_eq!(IFDHSetCapabilities(slot.lun, 7, 3, b"abc".as_ptr().cast_mut()), 0);
