@@ -53,6 +53,10 @@ impl RedbStore {
             builder.create_with_backend(FileBackend::new(file).map_err(from_database)?).map_err(from_database)?;
         // The name of a new file must survive a loss of power as well as its content.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::Io)?;
+        // So must that of the folder, which may be new as well. Whoever cannot read its parent did not make it just now.
+        if let Ok(parent) = File::open(folder.join("..")) {
+            parent.sync_all().map_err(StoreError::Io)?;
+        }
         let store = Self { database };
         store.check_format()?;
         Ok(store)
