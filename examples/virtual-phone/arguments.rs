@@ -25,8 +25,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_name = "KEYS")]
     pub(crate) test_card: Option<TestCard>,
 
-    /// Approve every use of a key without asking. For tests; refused if the keys are in hardware.
-    #[arg(long)]
+    /// Approve every use of a key without asking. For tests: only with a test card, never with keys in hardware, and only for
+    /// daemons of this very user, so not for the system's.
+    #[arg(long, requires = "test_card")]
     pub(crate) auto_approve: bool,
 
     /// Speak JSON lines: events on standard output, commands on standard input. Ends with the input.

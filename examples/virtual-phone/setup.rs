@@ -16,12 +16,12 @@ use tokio::task::JoinHandle;
 
 use crate::{
     approver::{AskOwner, AutoApprove, Question},
-    arguments::{Arguments, TestCard},
+    arguments::{Address, Arguments, TestCard},
     clock::BootClock,
     device_key::{self, DeviceKeyError},
     output::Output,
     probe::TestProbe,
-    socket::{ListenError, Listener},
+    socket::{ListenError, Listener, Peers},
 };
 
 /// The PIN that every test card has, as its documentation says; a card that people rely on has none until its owner sets it.
@@ -47,6 +47,8 @@ pub(crate) enum SetupError {
     Keys(#[from] KeyStoreError),
     #[error("--auto-approve is for tests and refuses keys in hardware; leave it out")]
     AutoApproveHardware,
+    #[error("--auto-approve needs a unix socket, where the phone sees whose programs connect; use --listen unix:PATH")]
+    AutoApproveTcp,
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("the test card cannot be given its keys")]
@@ -66,6 +68,9 @@ pub(crate) struct Started {
 }
 
 pub(crate) async fn start(arguments: &Arguments, output: &Output) -> Result<Started, SetupError> {
+    if arguments.auto_approve && !matches!(arguments.listen, Address::Unix(_)) {
+        return Err(SetupError::AutoApproveTcp);
+    }
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let store: Arc<dyn StateStore> = Arc::new(RedbStore::open(&arguments.state)?);
     let fresh = store.load()?.is_empty();
@@ -94,7 +99,9 @@ pub(crate) async fn start(arguments: &Arguments, output: &Output) -> Result<Star
     let (phone, running) = runtime::phone(config, parts).await?;
     let running = tokio::spawn(running);
     provision(&phone, arguments, &*entropy).await?;
-    let listener = Listener::bind(&arguments.listen).await?;
+    // A daemon of the system runs as root or as a user of its own. What it would be given unasked is for tests only.
+    let peers = if arguments.auto_approve { Peers::User } else { Peers::UserAndRoot };
+    let listener = Listener::bind(&arguments.listen, peers).await?;
     let enrolled = arguments.test_card.is_some();
     Ok(Started { phone, running, listener, questions, enrolled })
 }

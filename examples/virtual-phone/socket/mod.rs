@@ -12,6 +12,7 @@ use std::{
         net::UnixStream as BlockingUnixStream,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use pocketcard_phone::runtime::Phone;
@@ -19,6 +20,25 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::arguments::Address;
 use stream::Stream;
+
+/// How long nobody is let in after accepting failed: the phone, or the computer, has no file descriptor left, which gives no
+/// event when it changes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whose programs may connect to a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peers {
+    /// This user and root: the system's daemon, too.
+    UserAndRoot,
+    /// This user alone.
+    User,
+}
+
+impl Peers {
+    const fn admits(self, peer: u32, ours: u32) -> bool {
+        peer == ours || matches!(self, Self::UserAndRoot) && peer == 0
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
@@ -45,19 +65,20 @@ enum Socket {
 pub(crate) struct Listener {
     socket: Socket,
     address: String,
+    peers: Peers,
 }
 
 impl Listener {
     /// Makes the socket. One of Unix gets mode 0600 in a folder that nobody else can write; a socket that a killed phone left
     /// behind is replaced.
-    pub(crate) async fn bind(address: &Address) -> Result<Self, ListenError> {
+    pub(crate) async fn bind(address: &Address, peers: Peers) -> Result<Self, ListenError> {
         match address {
-            Address::Unix(path) => Self::bind_unix(path),
-            Address::Tcp(address) => Self::bind_tcp(*address).await,
+            Address::Unix(path) => Self::bind_unix(path, peers),
+            Address::Tcp(address) => Self::bind_tcp(*address, peers).await,
         }
     }
 
-    fn bind_unix(path: &Path) -> Result<Self, ListenError> {
+    fn bind_unix(path: &Path, peers: Peers) -> Result<Self, ListenError> {
         let address = format!("unix:{}", path.display());
         let failed = |source| ListenError::Io { address: address.clone(), source };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -80,17 +101,17 @@ impl Listener {
         // The umask of this process makes the socket 0600 from its first moment; see `main`.
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self { socket: Socket::Unix { listener, path: path.to_owned() }, address })
+        Ok(Self { socket: Socket::Unix { listener, path: path.to_owned() }, address, peers })
     }
 
-    async fn bind_tcp(address: SocketAddr) -> Result<Self, ListenError> {
+    async fn bind_tcp(address: SocketAddr, peers: Peers) -> Result<Self, ListenError> {
         let wanted = format!("tcp:{address}");
         let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse(wanted.clone()),
             _ => ListenError::Io { address: wanted.clone(), source },
         })?;
         let address = listener.local_addr().map_err(|source| ListenError::Io { address: wanted, source })?;
-        Ok(Self { socket: Socket::Tcp(listener), address: format!("tcp:{address}") })
+        Ok(Self { socket: Socket::Tcp(listener), address: format!("tcp:{address}"), peers })
     }
 
     /// Where hosts connect, with the port that was chosen.
@@ -104,8 +125,7 @@ impl Listener {
             match self.accept().await {
                 Ok(Some(stream)) => drop(tokio::spawn(connection::serve(phone.clone(), stream))),
                 Ok(None) => {}
-                // Out of file descriptors, most likely: others may end.
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
         }
     }
@@ -117,7 +137,7 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 let peer = stream.peer_cred()?.uid();
                 let ours = rustix::process::geteuid().as_raw();
-                Ok((peer == ours || peer == 0).then(|| Stream::Unix(stream)))
+                Ok(self.peers.admits(peer, ours).then(|| Stream::Unix(stream)))
             }
             Socket::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -144,15 +164,29 @@ mod tests {
         tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap()
     }
 
+    #[test]
+    fn only_a_phone_that_asks_its_owner_lets_root_in() {
+        for (peers, peer, admitted) in [
+            (Peers::UserAndRoot, 1000, true),
+            (Peers::UserAndRoot, 0, true),
+            (Peers::UserAndRoot, 1001, false),
+            (Peers::User, 1000, true),
+            (Peers::User, 0, false),
+            (Peers::User, 1001, false),
+        ] {
+            assert_eq!(peers.admits(peer, 1000), admitted, "{peers:?}, {peer}");
+        }
+    }
+
     #[tokio::test]
     async fn a_socket_is_private_and_a_stale_one_is_replaced() {
         let folder = private();
         let path = folder.path().join("phone.sock");
         // A listener that is dropped without removing its socket, as after a kill.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        let listener = Listener::bind(&Address::Unix(path.clone()), Peers::User).await.unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
-        let second = Listener::bind(&Address::Unix(path.clone())).await;
+        let second = Listener::bind(&Address::Unix(path.clone()), Peers::User).await;
         assert!(matches!(second, Err(ListenError::InUse(_))));
         drop(listener);
         assert!(!path.exists());
@@ -163,10 +197,13 @@ mod tests {
         let folder = private();
         let path = folder.path().join("letter");
         fs::write(&path, b"x").unwrap();
-        assert!(matches!(Listener::bind(&Address::Unix(path.clone())).await, Err(ListenError::NotASocket(_))));
+        assert!(matches!(
+            Listener::bind(&Address::Unix(path.clone()), Peers::User).await,
+            Err(ListenError::NotASocket(_))
+        ));
         assert!(path.exists());
         fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
-        let open = Listener::bind(&Address::Unix(folder.path().join("x"))).await;
+        let open = Listener::bind(&Address::Unix(folder.path().join("x")), Peers::User).await;
         assert!(matches!(open, Err(ListenError::FolderNotPrivate(_))));
     }
 }

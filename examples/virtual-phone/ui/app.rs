@@ -8,6 +8,7 @@ use pocketcard_phone::{
     card::CardEvent,
     runtime::{HostInfo, PhoneEvent},
 };
+use zeroize::Zeroizing;
 
 use crate::{approver::Question, arguments::Arguments, events};
 
@@ -38,7 +39,7 @@ pub(super) struct App {
     pub(super) selected: usize,
     pub(super) prompts: VecDeque<Prompt>,
     /// The QR text that is being typed; it is a secret, so only its length is shown.
-    pub(super) typing: Option<String>,
+    pub(super) typing: Option<Zeroizing<String>>,
     pub(super) log: VecDeque<(Tone, String)>,
     pub(super) notice: String,
     hosts_changed: bool,

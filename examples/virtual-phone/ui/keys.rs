@@ -2,10 +2,11 @@
 
 use pocketcard_phone::{ApprovalDecision, runtime::Phone};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use zeroize::Zeroizing;
 
 use super::app::{App, Prompt};
 
-/// Longest QR text that can be typed.
+/// Longest QR text that can be typed, in bytes.
 const TYPED: usize = 1024;
 
 pub(super) fn is_quit(app: &App, key: KeyEvent) -> bool {
@@ -31,7 +32,8 @@ pub(super) async fn pressed(app: &mut App, phone: &Phone, key: KeyEvent) {
     }
     app.notice.clear();
     match key.code {
-        KeyCode::Char('p') => app.typing = Some(String::new()),
+        // With all its room at once: a text that grows leaves copies behind.
+        KeyCode::Char('p') => app.typing = Some(Zeroizing::new(String::with_capacity(TYPED))),
         KeyCode::Char('c') => match phone.compare().await {
             Ok(()) => app.notice = "Waiting two minutes for a computer that pairs without a code.".to_owned(),
             Err(error) => app.notice = error.to_string(),
@@ -61,11 +63,11 @@ pub(super) async fn pasted(app: &mut App, phone: &Phone, text: &str) {
 async fn typed(app: &mut App, phone: &Phone, key: KeyCode) {
     let Some(text) = &mut app.typing else { return };
     match key {
-        KeyCode::Char(character) if text.len() < TYPED => text.push(character),
+        KeyCode::Char(character) if text.len() + character.len_utf8() <= TYPED => text.push(character),
         KeyCode::Backspace => drop(text.pop()),
         KeyCode::Esc => app.typing = None,
         KeyCode::Enter => {
-            let text = zeroize::Zeroizing::new(app.typing.take().unwrap_or_default());
+            let text = app.typing.take().unwrap_or_default();
             scan(app, phone, &text).await;
         }
         _ => {}

@@ -15,6 +15,7 @@ use ratatui::{
         execute,
     },
 };
+use zeroize::Zeroizing;
 
 use crate::{approver::Question, arguments::Arguments};
 use app::App;
@@ -27,13 +28,22 @@ pub(crate) async fn run(
     enrolled: bool,
     questions: Receiver<Question>,
 ) -> io::Result<()> {
+    // Sets a hook, too, that restores the terminal before a panic is printed.
     let mut terminal = ratatui::try_init()?;
+    let _restored = Restored;
     execute!(io::stdout(), EnableBracketedPaste)?;
     let app = App::new(arguments, address, enrolled);
-    let result = show(&mut terminal, app, phone, questions).await;
-    let _ = execute!(io::stdout(), DisableBracketedPaste);
-    ratatui::try_restore()?;
-    result
+    show(&mut terminal, app, phone, questions).await
+}
+
+/// Gives the terminal back however the interface ends: by its owner, a signal, an error or a panic.
+struct Restored;
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        let _ = execute!(io::stdout(), DisableBracketedPaste);
+        let _ = ratatui::try_restore();
+    }
 }
 
 async fn show(
@@ -56,7 +66,7 @@ async fn show(
             event = typed.recv() => match event {
                 Ok(Event::Key(key)) if keys::is_quit(&app, key) => return Ok(()),
                 Ok(Event::Key(key)) => keys::pressed(&mut app, phone, key).await,
-                Ok(Event::Paste(text)) => keys::pasted(&mut app, phone, &text).await,
+                Ok(Event::Paste(text)) => keys::pasted(&mut app, phone, &Zeroizing::new(text)).await,
                 Ok(_) => {}
                 Err(_) => return Ok(()),
             },

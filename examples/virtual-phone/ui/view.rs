@@ -10,8 +10,8 @@ use ratatui::{
 
 use super::app::{App, Prompt, Tone};
 
-const HELP: &str =
-    "p pair by QR text   c pair by digits alone   x stop pairing   l lock or unlock   up/down F forget host   q quit";
+/// Fits into 80 columns.
+const HELP: &str = "q quit  p pair by QR text  c by digits alone  x stop  l lock  up/down F forget";
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
     let hosts = u16::try_from(app.hosts.len().clamp(1, 6)).unwrap_or(6);
@@ -147,12 +147,20 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_named_on_a_small_terminal() {
+        assert!(HELP.len() <= 80);
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal.draw(|frame| draw(frame, &app(true))).unwrap();
+        assert!(terminal.backend().to_string().contains(HELP));
+    }
+
+    #[test]
     fn digits_are_shown_and_a_typed_code_is_not() {
         let mut app = app(true);
         app.prompts.push_back(Prompt::Digits { digits: "042137".to_owned(), host: "laptop".to_owned() });
         let shown = screen(&app);
         assert!(shown.contains("042137") && shown.contains("laptop wants to pair."));
-        app.typing = Some("pocketcard:secret".to_owned());
+        app.typing = Some("pocketcard:secret".to_owned().into());
         let shown = screen(&app);
         assert!(!shown.contains("secret") && shown.contains("17 characters"));
     }
