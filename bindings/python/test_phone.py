@@ -24,14 +24,26 @@ DIGEST = hashlib.sha256(b"what is signed").digest()
 SIGN = bytes.fromhex("0087119A267C2482008120") + DIGEST + b"\x00"
 
 
+async def stubborn(future):
+    """Waits for a future whatever is cancelled, as code does that cannot stop."""
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            pass
+    return future.result()
+
+
 class Keys(ffi.KeyStore):
-    """Keys in memory; `trouble` is raised instead of signing."""
+    """Keys in memory; `trouble` is raised instead of signing, and a `late` future is waited for before."""
 
     def __init__(self):
         self.keys = {}
         self.points = {}
         self.used = 0
         self.trouble = None
+        self.late = None
+        self.waiting = asyncio.Event()
 
     def algorithms(self):
         return [ffi.KeyAlgorithm.ECC_P256]
@@ -47,6 +59,9 @@ class Keys(ffi.KeyStore):
         await asyncio.sleep(0)
         if self.trouble is not None:
             raise self.trouble
+        if self.late is not None:
+            self.waiting.set()
+            await stubborn(self.late)
         self.used += 1
         return p256.sign(self.keys[handle], input)
 
@@ -269,22 +284,24 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(len(request.input_digest), 32)
 
         self.owner.decision = ffi.ApprovalDecision.DENIED
-        self.assertEqual(len(await self.transmit(SIGN)), 2)
+        self.assertEqual(await self.transmit(SIGN), b"\x69\x82")
         self.assertEqual(self.keys.used, 1, "a denied signature is not made")
         self.owner.decision = ffi.ApprovalDecision.APPROVED
         await self.assert_signs()
 
     async def test_errors_of_python_are_answers_of_the_card(self):
         await self.with_key()
-        troubles = [ffi.KeyStoreError.Refused(), ffi.KeyStoreError.Unusable(), RuntimeError("a bug in the app")]
-        for self.keys.trouble in troubles:
-            self.assertEqual(len(await self.transmit(SIGN)), 2, "a status word without a signature")
+        troubles = [
+            (ffi.KeyStoreError.Refused(), "6985"),
+            (ffi.KeyStoreError.Unusable(), "6984"),
+            (RuntimeError("a bug in the app"), "6f00"),
+        ]
+        for self.keys.trouble, status in troubles:
+            self.assertEqual((await self.transmit(SIGN)).hex(), status)
         self.keys.trouble = None
         await self.assert_signs()
-        self.owner.decision = RuntimeError("a bug in the app")
-        self.assertEqual(len(await self.transmit(SIGN)), 2)
-        self.owner.decision = ffi.ApproverError.Failed()
-        self.assertEqual(len(await self.transmit(SIGN)), 2)
+        for self.owner.decision in [RuntimeError("a bug in the app"), ffi.ApproverError.Failed()]:
+            self.assertEqual((await self.transmit(SIGN)).hex(), "6982")
         self.owner.decision = ffi.ApprovalDecision.APPROVED
         await self.assert_signs()
 
@@ -307,6 +324,28 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual((await self.transmit(SIGN))[-2:], b"\x69\x82", "the reset took the PIN's proof away")
         self.assertEqual(self.keys.used, 0)
         self.assertEqual(await self.transmit(VERIFY), b"\x90\x00")
+        await self.assert_signs()
+
+    async def test_a_signature_that_comes_late_is_nobodys(self):
+        await self.with_key()
+        late = self.keys.late = asyncio.get_running_loop().create_future()
+        first = self.host.transmit(SIGN)
+        self.flush()
+        await self.within(self.keys.waiting.wait())
+        self.host.reset()
+        self.flush()
+        await self.phone_event(ffi.PhoneEvent.COMMAND_CANCELLED)
+        self.keys.late = None
+        # The phone does not wait for it.
+        self.assertEqual(await self.transmit(VERIFY), b"\x90\x00")
+        self.assertEqual(self.keys.used, 0)
+        late.set_result(None)
+        second = self.host.transmit(SIGN)
+        self.flush()
+        answer = await self.host_event(ffi.TestHostEvent.RESPONSE)
+        self.assertNotEqual(first, second)
+        self.assertEqual(answer.request_id, second)
+        self.assertEqual(self.keys.used, 2, "both were made, one was given away")
         await self.assert_signs()
 
     async def test_a_cancelled_wait_loses_no_event(self):
