@@ -12,12 +12,15 @@
 //! | [`apdu`], [`tlv`] | commands, responses, their chaining, data objects | 7 |
 //! | [`pairing`] | QR text, digits, the keys of a pair | 8 |
 //! | [`link`] | the state machine that puts all of it in order; both ends drive it | 3, 6, 8 |
+//! | [`advertising`], [`gatt`] | what a phone shows on the radio | 11 |
 #![forbid(unsafe_code)]
 
+pub mod advertising;
 pub mod apdu;
 pub mod channel;
 pub mod entropy;
 pub mod fragment;
+pub mod gatt;
 pub mod link;
 pub mod messages;
 pub mod pairing;

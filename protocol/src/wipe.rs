@@ -32,6 +32,11 @@ impl WipedBuffer {
         Self(Vec::with_capacity(capacity))
     }
 
+    /// Zeros, to be written over.
+    pub(crate) fn zeroed(length: usize) -> Self {
+        Self(vec![0; length])
+    }
+
     /// Makes room for `length` bytes in all; what is in the buffer is kept.
     pub(crate) fn reserve_total(&mut self, length: usize) {
         if length > self.0.capacity() {
@@ -87,6 +92,12 @@ impl Deref for WipedBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for WipedBuffer {
+    fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }

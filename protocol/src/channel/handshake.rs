@@ -73,12 +73,13 @@ impl fmt::Debug for HandshakeHash {
 
 /// A handshake in progress. Messages carry no payload in either direction.
 ///
-/// `snow` does not wipe its own copies of the chaining key and the pre-shared key; what it keeps in the primitives of
-/// this crate is wiped.
+/// `snow` does not wipe its own copy of the chaining key. Its copy of the pre-shared key is overwritten when the handshake
+/// ends, however it does; what it keeps in the primitives of this crate is wiped.
 ///
 /// Spec: SPEC.md section 6.2
 pub struct Handshake {
-    noise: Box<snow::HandshakeState>,
+    /// `None` only while [`Handshake::finish`] takes it out.
+    noise: Option<Box<snow::HandshakeState>>,
     pattern: Pattern,
 }
 
@@ -137,7 +138,7 @@ impl Handshake {
             builder = builder.psk(position, psk.as_bytes())?;
         }
         let noise = if initiator { builder.build_initiator()? } else { builder.build_responder()? };
-        Ok(Self { noise: Box::new(noise), pattern })
+        Ok(Self { noise: Some(Box::new(noise)), pattern })
     }
 
     /// Sets the key of the pair, after message 1 of [`Pattern::Connect`] has been read.
@@ -146,7 +147,7 @@ impl Handshake {
     /// [`ChannelError::State`] if the pattern has none.
     pub fn set_psk(&mut self, psk: &Psk) -> Result<(), ChannelError> {
         let position = self.pattern.psk_position().ok_or(ChannelError::State)?;
-        Ok(self.noise.set_psk(usize::from(position), psk.as_bytes())?)
+        Ok(self.noise()?.set_psk(usize::from(position), psk.as_bytes())?)
     }
 
     /// Appends the next handshake message to `out`.
@@ -156,7 +157,7 @@ impl Handshake {
     /// source failed.
     pub fn write(&mut self, out: &mut Vec<u8>) -> Result<(), ChannelError> {
         let mut message = [0; HANDSHAKE_MESSAGE_LIMIT];
-        let length = self.noise.write_message(&[], &mut message)?;
+        let length = self.noise()?.write_message(&[], &mut message)?;
         out.extend_from_slice(message.get(..length).ok_or(ChannelError::Length)?);
         Ok(())
     }
@@ -171,7 +172,7 @@ impl Handshake {
             return Err(ChannelError::Length);
         }
         let mut payload = Zeroizing::new([0; HANDSHAKE_MESSAGE_LIMIT]);
-        match self.noise.read_message(message, payload.as_mut_slice())? {
+        match self.noise()?.read_message(message, payload.as_mut_slice())? {
             0 => Ok(()),
             _ => Err(ChannelError::Length),
         }
@@ -180,22 +181,41 @@ impl Handshake {
     /// The peer's static key, once a message has carried it.
     #[must_use]
     pub fn remote(&self) -> Option<PublicKey> {
-        self.noise.get_remote_static().and_then(|key| PublicKey::try_from(key).ok())
+        self.noise.as_ref()?.get_remote_static().and_then(|key| PublicKey::try_from(key).ok())
     }
 
     /// Whether all messages have been exchanged.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.noise.is_handshake_finished()
+        self.noise.as_ref().is_some_and(|noise| noise.is_handshake_finished())
     }
 
     /// Turns a finished handshake into its transport.
     ///
     /// # Errors
     /// [`ChannelError::State`] if it has not finished.
-    pub fn finish(self, now: Timestamp) -> Result<(Transport, HandshakeHash), ChannelError> {
-        let hash = *self.noise.get_handshake_hash().first_chunk::<32>().ok_or(ChannelError::State)?;
-        Ok((Transport::new(self.noise.into_transport_mode()?, now), HandshakeHash(hash)))
+    pub fn finish(mut self, now: Timestamp) -> Result<(Transport, HandshakeHash), ChannelError> {
+        self.forget_psk();
+        let noise = self.noise.take().ok_or(ChannelError::State)?;
+        let hash = *noise.get_handshake_hash().first_chunk::<32>().ok_or(ChannelError::State)?;
+        Ok((Transport::new(noise.into_transport_mode()?, now), HandshakeHash(hash)))
+    }
+
+    fn noise(&mut self) -> Result<&mut snow::HandshakeState, ChannelError> {
+        self.noise.as_deref_mut().ok_or(ChannelError::State)
+    }
+
+    fn forget_psk(&mut self) {
+        if let (Some(noise), Some(position)) = (&mut self.noise, self.pattern.psk_position()) {
+            // A position of the pattern's own is never refused.
+            let _ = noise.set_psk(position.into(), &[0; 32]);
+        }
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.forget_psk();
     }
 }
 

@@ -1,8 +1,9 @@
 //! Records: how messages travel once the handshake is done.
 
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, mem};
 
+use prost::bytes::Bytes;
 use snow::TransportState;
 
 use super::ChannelError;
@@ -52,12 +53,8 @@ pub struct Transport {
     opened: u32,
     /// Plaintext of the record that is being sealed.
     outgoing: WipedBuffer,
-    /// Plaintext of the record that was opened last.
-    incoming: WipedBuffer,
-    /// The message so far, if it spans records.
+    /// The peer's message so far, if it spans records.
     partial: WipedBuffer,
-    /// Whether `partial`, not `incoming`, holds the message that was completed last.
-    spanned: bool,
 }
 
 impl Transport {
@@ -68,9 +65,7 @@ impl Transport {
             key_since: now,
             opened: 0,
             outgoing: WipedBuffer::default(),
-            incoming: WipedBuffer::default(),
             partial: WipedBuffer::default(),
-            spanned: false,
         }
     }
 
@@ -154,27 +149,22 @@ impl Transport {
         Ok(record)
     }
 
-    /// Opens one record. Gives the whole message if the record is its last; it stays in this transport's buffer, which
-    /// is wiped before the next record and by [`Transport::forget_message`].
+    /// Opens one record. Gives the whole message if the record is its last; it is wiped when the last handle to it is
+    /// dropped.
     ///
     /// # Errors
     /// [`ChannelError::Decrypt`] if the record was tampered with, replayed, dropped or reordered; any other error if
     /// the peer breaks the rules of records.
-    pub fn open(&mut self, record: &[u8]) -> Result<Option<&[u8]>, ChannelError> {
-        if self.spanned {
-            self.forget_message();
-        }
+    pub fn open(&mut self, record: &[u8]) -> Result<Option<Bytes>, ChannelError> {
         let padded = record.len().checked_sub(TAG_LENGTH).ok_or(ChannelError::Length)?;
         if record.len() > RECORD_LIMIT || padded == 0 || !padded.is_multiple_of(PADDING_BLOCK) {
             return Err(ChannelError::Length);
         }
-        self.incoming.clear();
-        self.incoming.reserve_total(padded);
-        self.incoming.bytes_mut().resize(padded, 0);
-        self.noise.read_message(record, self.incoming.bytes_mut())?;
+        let mut plaintext = WipedBuffer::zeroed(padded);
+        self.noise.read_message(record, plaintext.bytes_mut())?;
         self.opened += 1;
 
-        let (flags, body) = unpad(&self.incoming)?;
+        let (flags, body) = unpad(&plaintext)?;
         if flags & LAST_UNDER_KEY != 0 {
             self.noise.rekey_incoming();
             self.opened = 0;
@@ -185,7 +175,8 @@ impl Transport {
         let last = flags & LAST_OF_MESSAGE != 0;
         let collected = self.partial.len();
         if last && collected == 0 {
-            return Ok(Some(body));
+            let body = HEADER_LENGTH..HEADER_LENGTH + body.len();
+            return Ok(Some(Bytes::from_owner(plaintext).slice(body)));
         }
         if collected + body.len() > MESSAGE_LIMIT {
             return Err(ChannelError::TooLong);
@@ -198,17 +189,7 @@ impl Transport {
         if !last {
             return Ok(None);
         }
-        self.spanned = true;
-        Ok(Some(&self.partial))
-    }
-
-    /// Wipes the message that [`Transport::open`] gave last.
-    pub fn forget_message(&mut self) {
-        self.incoming.clear();
-        if self.spanned {
-            self.partial.clear();
-            self.spanned = false;
-        }
+        Ok(Some(Bytes::from_owner(mem::take(&mut self.partial))))
     }
 }
 
@@ -268,10 +249,6 @@ mod tests {
         record
     }
 
-    fn flags(plaintext: &WipedBuffer) -> u8 {
-        plaintext[0]
-    }
-
     #[test]
     fn records_have_the_least_length_that_padding_allows() {
         let (mut host, mut phone) = transports();
@@ -279,16 +256,16 @@ mod tests {
             let message = vec![7; length];
             let records = seal(&mut host, &message, Timestamp::ZERO);
             assert_eq!(records.iter().map(Vec::len).collect::<Vec<_>>(), [expected]);
-            assert_eq!(phone.open(&records[0]), Ok(Some(message.as_slice())));
+            assert_eq!(phone.open(&records[0]), Ok(Some(message.clone().into())));
         }
         let message = vec![7; RECORD_PAYLOAD_LIMIT + 1];
         let records = seal(&mut host, &message, Timestamp::ZERO);
         assert_eq!(records.iter().map(Vec::len).collect::<Vec<_>>(), [65_520, 48]);
         assert_eq!(phone.open(&records[0]), Ok(None));
-        assert_eq!(phone.open(&records[1]), Ok(Some(message.as_slice())));
+        assert_eq!(phone.open(&records[1]), Ok(Some(message.clone().into())));
         // What spanned records is not left behind for the next message.
         let records = seal(&mut host, b"next", Timestamp::ZERO);
-        assert_eq!(phone.open(&records[0]), Ok(Some(&b"next"[..])));
+        assert_eq!(phone.open(&records[0]), Ok(Some(Bytes::from_static(b"next"))));
     }
 
     #[test]
@@ -321,7 +298,7 @@ mod tests {
             let records = seal(&mut host, b"x", Timestamp::ZERO);
             phone.open(&records[0]).expect("opened");
             let last = number % REKEY_RECORDS == 0;
-            assert_eq!(flags(&phone.incoming) & LAST_UNDER_KEY != 0, last, "{number}");
+            assert_eq!(phone.opened == 0, last, "{number}");
         }
         let mut now = Timestamp::ZERO;
         for step in [REKEY_INTERVAL - Duration::from_millis(1), Duration::from_millis(1), Duration::ZERO] {
@@ -329,7 +306,7 @@ mod tests {
             let records = seal(&mut host, b"x", now);
             phone.open(&records[0]).expect("opened");
             let last = step == Duration::from_millis(1);
-            assert_eq!(flags(&phone.incoming) & LAST_UNDER_KEY != 0, last, "{step:?}");
+            assert_eq!(phone.opened == 0, last, "{step:?}");
         }
     }
 
@@ -348,7 +325,7 @@ mod tests {
         plaintext[..2].copy_from_slice(&[LAST_OF_MESSAGE, 30]);
         for _ in 1..REKEY_RECORDS {
             let record = seal_plaintext(&mut host, &plaintext);
-            assert_eq!(phone.open(&record), Ok(Some(&b""[..])));
+            assert_eq!(phone.open(&record), Ok(Some(Bytes::new())));
         }
         let record = seal_plaintext(&mut host, &plaintext);
         assert_eq!(phone.open(&record), Err(ChannelError::RekeyOverdue));
@@ -372,7 +349,11 @@ mod tests {
         for (plaintext, expected) in table {
             let (mut host, mut phone) = transports();
             let record = seal_plaintext(&mut host, &plaintext);
-            assert_eq!(phone.open(&record).map(|message| message.map(<[u8]>::len)), expected, "{plaintext:?}");
+            assert_eq!(
+                phone.open(&record).map(|message| message.map(|message| message.len())),
+                expected,
+                "{plaintext:?}"
+            );
         }
         for length in [0, 1, 16, 33, 63] {
             let (mut host, mut phone) = transports();
@@ -393,7 +374,7 @@ mod tests {
     fn a_record_must_be_the_next() {
         let (mut host, mut phone) = transports();
         let records: Vec<_> = (0..4_u8).flat_map(|byte| seal(&mut host, &[byte], Timestamp::ZERO)).collect();
-        assert_eq!(phone.open(&records[0]), Ok(Some(&[0][..])));
+        assert_eq!(phone.open(&records[0]), Ok(Some(Bytes::from_static(&[0]))));
         assert_eq!(phone.open(&records[0]), Err(ChannelError::Decrypt));
         assert_eq!(phone.open(&records[2]), Err(ChannelError::Decrypt));
         let mut own = phone;
@@ -402,13 +383,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_wiped_when_it_was_read() {
+    fn no_message_stays_in_a_transport() {
         let (mut host, mut phone) = transports();
-        let records = seal(&mut host, b"secret", Timestamp::ZERO);
-        assert!(host.outgoing.is_empty());
-        assert!(phone.open(&records[0]).is_ok());
-        phone.forget_message();
-        assert!(phone.incoming.is_empty() && phone.partial.is_empty());
+        for length in [6, RECORD_PAYLOAD_LIMIT + 1] {
+            for record in seal(&mut host, &vec![7; length], Timestamp::ZERO) {
+                phone.open(&record).expect("opened");
+            }
+            assert!(host.outgoing.is_empty() && phone.partial.is_empty(), "{length}");
+        }
     }
 
     proptest! {
@@ -422,7 +404,7 @@ mod tests {
                 let mut arrived = None;
                 for record in &records {
                     prop_assert!(arrived.is_none() && record.len() <= RECORD_LIMIT);
-                    arrived = phone.open(record).expect("opened").map(<[u8]>::to_vec);
+                    arrived = phone.open(record).expect("opened").map(Vec::from);
                 }
                 prop_assert_eq!(arrived, Some(message));
             }

@@ -276,14 +276,15 @@ impl Exchange {
 
     fn derive(&mut self, ours: &[u8; 32], theirs: &[u8; 32]) -> Result<PairKeys, CloseReason> {
         let (host, phone) = if self.side == Side::Host { (ours, theirs) } else { (theirs, ours) };
-        // Taken, not borrowed: the QR code's secret goes with this.
-        let scanned = mem::replace(&mut self.scanned, Scanned::Nothing);
-        let qr = match &scanned {
+        let qr = match &self.scanned {
             Scanned::Offer(offer) => offer.secret(),
             Scanned::Qr(qr) => Some(qr.secret()),
             Scanned::Nothing => None,
         };
-        Ok(PairKeys::derive(self.peer, &self.hash, host, phone, qr)?)
+        let pair = PairKeys::derive(self.peer, &self.hash, host, phone, qr)?;
+        // The QR code's secret is wiped where it lies; moving it out would leave a copy.
+        self.scanned = Scanned::Nothing;
+        Ok(pair)
     }
 
     fn send(&mut self, message: impl Into<Envelope>, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {

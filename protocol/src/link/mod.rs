@@ -300,6 +300,15 @@ impl Link {
         });
     }
 
+    /// Tells the link that a part of a message, in either direction, got through on a transport that is slow enough for
+    /// this to matter: a long command takes many seconds at the smallest ATT MTU. What the link waits for gets its time
+    /// from now on. The transport must limit how long one message may take.
+    pub fn handle_progress(&mut self, now: Timestamp) {
+        if let State::Open(open) = &mut self.state {
+            open.progressed(now);
+        }
+    }
+
     /// Says whether the person at this side sees the same digits as at the other. `false` ends the link.
     pub fn confirm_pairing(&mut self, agree: bool, now: Timestamp) {
         self.expire(now);

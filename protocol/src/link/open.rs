@@ -107,6 +107,14 @@ impl Open {
         Ok(self.seal(&Ping { id }.into(), now, out)?)
     }
 
+    /// A part of a message got through: what is waited for may be on its way, or still have to get there.
+    pub(super) fn progressed(&mut self, now: Timestamp) {
+        let waiting = [self.request.as_mut().map(|(_, until)| until), self.ping.as_mut().map(|(_, until)| until)];
+        for until in waiting.into_iter().flatten() {
+            *until = now + REQUEST_LIMIT;
+        }
+    }
+
     pub(super) fn send(&mut self, envelope: &Envelope, now: Timestamp, out: &mut Outbox) -> Result<(), LinkError> {
         if !self.is_announced() {
             return Err(LinkError::NotOpen);

@@ -23,9 +23,7 @@ impl Sealed {
     /// ends one.
     pub(super) fn receive(&mut self, frame: &Frame<'_>) -> Result<Option<Result<Envelope, MessageError>>, CloseReason> {
         let Frame::Record(record) = frame else { return Err(CloseReason::Protocol(Violation::OutOfPlace)) };
-        let message = self.0.open(record)?.map(Envelope::from_bytes);
-        self.0.forget_message();
-        Ok(message)
+        Ok(self.0.open(record)?.map(Envelope::from_message))
     }
 
     /// Answers what needs no state: a ping, a message that nobody knows, the peer's close. Gives back anything else.

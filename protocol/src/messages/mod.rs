@@ -19,6 +19,9 @@ pub use generated::*;
 pub use name::{NAME_LIMIT, peer_name};
 
 use prost::Message as _;
+use prost::bytes::Bytes;
+
+use crate::wipe::WipedBuffer;
 
 /// Longest encoded envelope: the longest extended APDU and 1 KiB for what is around it.
 ///
@@ -61,10 +64,20 @@ impl Envelope {
     /// [`MessageError`] if the bytes are too long, are no envelope, or hold a token, digest, ATR or nonce of the wrong
     /// length.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
-        if bytes.len() > MESSAGE_LIMIT {
-            return Err(MessageError::TooLong { length: bytes.len() });
+        let mut copy = WipedBuffer::default();
+        copy.extend(bytes);
+        Self::from_message(Bytes::from_owner(copy))
+    }
+
+    /// Reads one message of the peer, as [`Envelope::from_bytes`] does.
+    ///
+    /// From a slice prost takes each field by way of a buffer of its own, which it frees unwiped; from [`Bytes`] it
+    /// takes it where it is.
+    pub(crate) fn from_message(message: Bytes) -> Result<Self, MessageError> {
+        if message.len() > MESSAGE_LIMIT {
+            return Err(MessageError::TooLong { length: message.len() });
         }
-        let mut envelope = Self::decode(bytes).map_err(|_| MessageError::Malformed)?;
+        let mut envelope = Self::decode(message).map_err(|_| MessageError::Malformed)?;
         if let Some(body) = &mut envelope.body {
             check(body)?;
         }

@@ -5,6 +5,7 @@ mod connect;
 mod liveness;
 mod pairing;
 mod pairing_attacks;
+mod radio;
 mod versions;
 
 use super::*;

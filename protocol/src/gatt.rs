@@ -1,0 +1,68 @@
+//! The GATT service of a phone: its UUIDs, and how `Info` travels beside the fragments.
+//!
+//! Spec: SPEC.md section 11.2
+
+use crate::link::INFO_LIMIT_BYTES;
+
+/// Instances of the service that a phone may have. One instance serves one host at a time: some systems (BlueZ) cannot
+/// notify one of several hosts that are subscribed to the same characteristic.
+pub const INSTANCES: u8 = 8;
+
+/// Readable: the phone's `Info`. A phone refuses the read while the instance serves another host.
+pub const INFO: u128 = 0xb7d3_0010_6c1e_4f55_9a0d_1c5e_8f2a_7b40;
+
+/// Written by the host, with or without response: fragments and credits.
+pub const HOST_TO_PHONE: u128 = 0xb7d3_0011_6c1e_4f55_9a0d_1c5e_8f2a_7b40;
+
+/// Notified by the phone: fragments and credits.
+pub const PHONE_TO_HOST: u128 = 0xb7d3_0012_6c1e_4f55_9a0d_1c5e_8f2a_7b40;
+
+const SERVICE: u128 = 0xb7d3_0000_6c1e_4f55_9a0d_1c5e_8f2a_7b40;
+/// Where the instance's number stands in the UUID.
+const INSTANCE_SHIFT: u32 = 96;
+
+/// Kind of the link message that carries `Info`.
+const INFO_KIND: u8 = 0;
+
+/// The UUID of one instance of the service; `None` beyond [`INSTANCES`].
+#[must_use]
+pub const fn service(instance: u8) -> Option<u128> {
+    // Widening; `From` is not yet const.
+    if instance < INSTANCES { Some(SERVICE | (instance as u128) << INSTANCE_SHIFT) } else { None }
+}
+
+/// The link message that the value of the characteristic `Info` stands for.
+#[must_use]
+pub fn info_message(value: &[u8]) -> Vec<u8> {
+    // A byte too many stays one: the link refuses it.
+    let value = value.get(..=INFO_LIMIT_BYTES).unwrap_or(value);
+    let mut message = Vec::with_capacity(1 + value.len());
+    message.push(INFO_KIND);
+    message.extend_from_slice(value);
+    message
+}
+
+/// The value of the characteristic, if this link message is an `Info`. The first one of a link is not sent but read.
+#[must_use]
+pub fn info_value(message: &[u8]) -> Option<&[u8]> {
+    message.strip_prefix(&[INFO_KIND])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_have_uuids_of_their_own() {
+        assert_eq!(service(0), Some(0xb7d30000_6c1e_4f55_9a0d_1c5e8f2a7b40));
+        assert_eq!(service(7), Some(0xb7d30007_6c1e_4f55_9a0d_1c5e8f2a7b40));
+        assert_eq!(service(8), None);
+    }
+
+    #[test]
+    fn the_value_is_the_message_without_its_kind() {
+        assert_eq!(info_value(&info_message(&[1, 2])), Some(&[1, 2][..]));
+        assert_eq!(info_value(&[1, 2]), None);
+        assert_eq!(info_message(&[7; 1000]).len(), 1 + INFO_LIMIT_BYTES + 1);
+    }
+}
