@@ -21,10 +21,12 @@ import javax.crypto.spec.SecretKeySpec
 import kotlin.system.exitProcess
 import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CompletableDeferred
+import kotlinx.coroutines.NonCancellable
 import kotlinx.coroutines.TimeoutCancellationException
 import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.delay
 import kotlinx.coroutines.runBlocking
+import kotlinx.coroutines.withContext
 import kotlinx.coroutines.withTimeout
 import uniffi.pocketcard_ffi.*
 
@@ -37,11 +39,13 @@ val GENERATE: ByteArray = HEX.parseHex("0047009A0BAC09800111AA0102AB010200")
 val DIGEST: ByteArray = MessageDigest.getInstance("SHA-256").digest("what is signed".toByteArray())
 val SIGN: ByteArray = HEX.parseHex("0087119A267C2482008120") + DIGEST + byteArrayOf(0)
 
-/** Keys of Java; `trouble` is thrown instead of signing. */
+/** Keys of Java; `trouble` is thrown instead of signing, and `late` is waited for before, whatever is cancelled. */
 class Keys : KeyStore {
     val keys = ConcurrentHashMap<String, KeyPair>()
     @Volatile var used = 0
     @Volatile var trouble: Exception? = null
+    @Volatile var late: CompletableDeferred<Unit>? = null
+    val waiting = CompletableDeferred<Unit>()
 
     override fun algorithms() = listOf(KeyAlgorithm.ECC_P256)
 
@@ -63,6 +67,10 @@ class Keys : KeyStore {
     override suspend fun sign(handle: ByteArray, algorithm: KeyAlgorithm, input: ByteArray): ByteArray {
         delay(1)
         trouble?.let { throw it }
+        late?.let {
+            waiting.complete(Unit)
+            withContext(NonCancellable) { it.await() }
+        }
         val pair = keys[HEX.formatHex(handle)] ?: throw KeyStoreException.UnknownKey()
         used += 1
         return Signature.getInstance("NONEwithECDSA").run {
@@ -259,7 +267,7 @@ class Fixture : AutoCloseable {
         check(verifier.verify(answer, 4, answer.size - 6)) { "the signature is wrong" }
     }
 
-    suspend fun refuses() = same(2, transmit(SIGN).size)
+    suspend fun refuses(status: String) = same(status, HEX.formatHex(transmit(SIGN)))
 
     override fun close() {
         runBlocking { phone.stop() }
@@ -301,23 +309,28 @@ val TESTS: Map<String, suspend Fixture.() -> Unit> = mapOf(
         same(listOf(hostId, "Kotlin's computer", 0x9A.toUByte(), ApprovalPurpose.SIGN),
             listOf(request.hostId, request.hostName, request.key, request.purpose))
         owner.decide = { ApprovalDecision.DENIED }
-        refuses()
+        refuses("6982")
         same(1, keys.used)
         owner.decide = { ApprovalDecision.APPROVED }
         signs()
     },
     "errors of Kotlin are answers of the card" to {
         withKey()
-        for (trouble in listOf(KeyStoreException.Refused(), KeyStoreException.Unusable(), RuntimeException("a bug in the app"))) {
+        val troubles = listOf(
+            KeyStoreException.Refused() to "6985",
+            KeyStoreException.Unusable() to "6984",
+            RuntimeException("a bug in the app") to "6f00",
+        )
+        for ((trouble, status) in troubles) {
             keys.trouble = trouble
-            refuses()
+            refuses(status)
         }
         keys.trouble = null
         signs()
         owner.decide = { throw RuntimeException("a bug in the app") }
-        refuses()
+        refuses("6982")
         owner.decide = { throw ApproverException.Failed() }
-        refuses()
+        refuses("6982")
         owner.decide = { ApprovalDecision.APPROVED }
         signs()
     },
@@ -334,6 +347,27 @@ val TESTS: Map<String, suspend Fixture.() -> Unit> = mapOf(
         same(0, keys.used)
         ok(transmit(VERIFY))
         signs()
+    },
+    "a signature that comes late is nobody's" to {
+        withKey()
+        val late = CompletableDeferred<Unit>()
+        keys.late = late
+        val first = send(SIGN)
+        keys.waiting.await()
+        reset()
+        phoneEvent<PhoneEvent.CommandCancelled>()
+        keys.late = null
+        // The phone does not wait for it.
+        ok(transmit(VERIFY))
+        same(0, keys.used)
+        late.complete(Unit)
+        val second = send(SIGN)
+        check(first != second)
+        same(second, hostEvent<TestHostEvent.Response>().requestId)
+        signs()
+        // All were made, one was given to nobody. Its thread may be the last.
+        while (keys.used < 3) delay(1)
+        same(3, keys.used)
     },
     "a cancelled wait loses no event" to {
         repeat(20) { throws<TimeoutCancellationException> { withTimeout(5) { events.next() } } }
