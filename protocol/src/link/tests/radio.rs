@@ -146,7 +146,7 @@ impl Air {
         let _ = self.host.link.send(&command.into(), self.now);
         self.run(Duration::ZERO);
         let _ = self.phone.link.send(&response(2, OBJECT).into(), self.now);
-        self.run(Duration::from_secs(3));
+        self.run(Duration::from_secs(10));
     }
 }
 
@@ -175,8 +175,7 @@ proptest! {
     fn a_loss_ends_the_link(mtu in prop::sample::select(vec![23usize, 185, 517]), seed: u64, lost in 1usize..60) {
         let mut air = Air::new(mtu, seed, Some(lost));
         air.exchange();
-        let stalled = Some(FragmentError::Stalled);
-        prop_assert!(air.host.failed == stalled || air.phone.failed == stalled || air.phone.link.is_closed());
+        prop_assert!(air.host.link.is_closed() || air.phone.link.is_closed());
         prop_assert!(air.now <= Timestamp::ZERO + Duration::from_secs(20));
     }
 }
