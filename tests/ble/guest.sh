@@ -4,6 +4,7 @@
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb
 # shellcheck source=/dev/null
 . /run/ble/environment
+PATH=$BLE_BIN:$PATH
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$BLE_ROOT/tests/ble/lib.sh"
 

@@ -62,9 +62,30 @@ bring_up() {
         sed -i "s/^\[GATT\]/[GATT]\nChannels = $BLE_CHANNELS/" /etc/bluetooth/main.conf
     fi
     [ "$BLE_ADAPTERS" -gt 0 ] || return 0
-    btvirt -L "-l$BLE_ADAPTERS" >/run/btvirt.log 2>&1 &
+    case $BLE_CONTROLLERS in
+    btvirt) btvirt -L "-l$BLE_ADAPTERS" >/run/btvirt.log 2>&1 & ;;
+    esac
     for i in $(adapters); do
+        # One after the other: they are numbered as they come.
+        [ "$BLE_CONTROLLERS" != bumble ] || "$BLE_BIN/ble-bridge" "$(port "hci$i")" &
         wait_for 30 test -e "/sys/class/bluetooth/hci$i" || { note "hci$i does not appear"; return 1; }
     done
     start_bluetoothd
+}
+
+# port NAME: the device of a port to the host.
+port() {
+    grep --files-with-matches --line-regexp "$1" /sys/class/virtio-ports/*/name |
+        sed 's,/sys/class/virtio-ports/\(.*\)/name,/dev/\1,'
+}
+
+# radio COMMAND...: asks something of the virtual radio; tests/ble/controllers.py has the list.
+radio() {
+    local answer
+    exec 9<>"$(port control)"
+    echo "$*" >&9
+    IFS= read -r -t 10 answer <&9
+    exec 9>&-
+    note "radio $*: $answer"
+    [[ $answer == ok* ]]
 }

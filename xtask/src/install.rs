@@ -71,22 +71,34 @@ fn is_installed(package: &str) -> bool {
 pub(crate) fn ykman() -> Result<PathBuf, Problem> {
     let folder = scratch("ykman");
     let ykman = folder.join("bin/ykman");
-    if works(&mut command(&ykman.to_string_lossy(), ["--version"])) {
-        say("    ykman is there");
-        return Ok(ykman);
+    venv(&folder, "yubikey-manager", || works(&mut command(&ykman.to_string_lossy(), ["--version"])))?;
+    Ok(ykman)
+}
+
+/// Installs bumble from PyPI into the target folder and returns the Python that has it. Our controllers go round holes of
+/// this release.
+pub(crate) fn bumble() -> Result<PathBuf, Problem> {
+    let folder = scratch("bumble");
+    let python = folder.join("bin/python");
+    let probe = "import bumble, sys; sys.exit(bumble.__version__ != '0.0.236')";
+    venv(&folder, "bumble==0.0.236", || works(&mut command(&python.to_string_lossy(), ["-c", probe])))?;
+    Ok(python)
+}
+
+/// Makes a virtual environment of Python with a package in it, unless it `is_there`.
+fn venv(folder: &Path, package: &str, is_there: impl Fn() -> bool) -> Result<(), Problem> {
+    if is_there() {
+        say(&format!("    {package} is there"));
+        return Ok(());
     }
     if folder.exists() {
-        fs::remove_dir_all(&folder).context("removing a broken installation of ykman")?;
+        fs::remove_dir_all(folder).context(format!("removing a broken installation of {package}"))?;
     }
     // Debian's own Python, whatever else a user may have first in PATH: the packages above belong to it.
     let python = ["/usr/bin/python3", "python3"].into_iter().find(|python| works(&mut command(python, ["--version"])));
-    run(command(python.unwrap_or("python3"), ["-m", "venv"]).arg(&folder))?;
+    run(command(python.unwrap_or("python3"), ["-m", "venv"]).arg(folder))?;
     let pip = folder.join("bin/pip");
-    run(&mut command(
-        &pip.to_string_lossy(),
-        ["install", "--quiet", "--disable-pip-version-check", "yubikey-manager"],
-    ))?;
-    Ok(ykman)
+    run(&mut command(&pip.to_string_lossy(), ["install", "--quiet", "--disable-pip-version-check", package]))
 }
 
 /// Finds sshd, or unpacks Debian's into the target folder: installing the package would start a server for everybody.

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::image::Image;
+use super::radio::{self, Controllers, Radio};
 use crate::Problem;
 use crate::problem::Context;
 use crate::steps::say;
@@ -40,8 +41,11 @@ pub(super) struct Job {
     pub(super) script: String,
     /// What bluetoothd gets as `[GATT] Channels`; its default without it.
     pub(super) channels: Option<u8>,
-    /// How many adapters there are.
+    /// How many adapters there are, and what is behind them.
     pub(super) adapters: u8,
+    pub(super) controllers: Controllers,
+    /// Programs that the guest gets in its PATH: copies, so that a build meanwhile does not change them.
+    pub(super) programs: Vec<PathBuf>,
     pub(super) limit: Duration,
     /// Whether what the story writes is shown while it runs.
     pub(super) shown: bool,
@@ -70,11 +74,16 @@ impl Job {
         let log = self.log();
         let mut file = File::create(&log).context(log.display().to_string())?;
         let mut console = Console { shown: self.shown, ..Console::default() };
+        let radio = match &self.controllers {
+            Controllers::Btvirt => None,
+            Controllers::Bumble { python } => Some(Radio::start(python, &share, self.adapters)?),
+        };
         let end = watch_within(&mut self.qemu(image, &share), BOOT_LIMIT + self.limit, |line| {
             let line = line.trim_end_matches('\r');
             let _ = writeln!(file, "{line}");
             console.line(line);
         })?;
+        drop(radio);
         let verdict = console.verdict(end, &share);
         if !matches!(verdict, Verdict::Passed | Verdict::Skipped(_)) {
             say(&console.tail());
@@ -91,11 +100,20 @@ impl Job {
         }
         fs::create_dir_all(&share).context("making the guest's folder")?;
         fs::write(share.join("story"), &self.script).context("writing the story")?;
+        let programs = share.join("bin");
+        fs::create_dir(&programs).context("making the guest's folder")?;
+        for program in &self.programs {
+            let copy = programs.join(program.file_name().unwrap_or_default());
+            fs::copy(program, copy).context(program.display().to_string())?;
+        }
         let channels = self.channels.map(|channels| channels.to_string()).unwrap_or_default();
         let mut environment = String::new();
         for (name, value) in [
             ("BLE_ROOT", root().display().to_string()),
             ("BLE_TARGET", absolute(&target())?.display().to_string()),
+            // Through the root, whose pages are cached.
+            ("BLE_BIN", absolute(&programs)?.display().to_string()),
+            ("BLE_CONTROLLERS", self.controllers.name().to_owned()),
             ("BLE_ADAPTERS", self.adapters.to_string()),
             ("BLE_CHANNELS", channels),
             ("BLE_LIMIT", self.limit.as_secs().to_string()),
@@ -127,6 +145,9 @@ impl Job {
         qemu.args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]);
         qemu.args(["-fsdev", &folder("share", share, "")]);
         qemu.args(["-device", "virtio-9p-pci,fsdev=share,mount_tag=share"]);
+        if self.controllers != Controllers::Btvirt {
+            qemu.args(["-device", "virtio-serial-pci"]).args(radio::ports(self.adapters)).current_dir(share);
+        }
         qemu
     }
 }

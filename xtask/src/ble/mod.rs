@@ -5,16 +5,19 @@
 
 mod guest;
 mod image;
+mod radio;
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
-use crate::workspace::{root, scratch};
+use crate::workspace::{self, cargo, root, scratch, target};
 use crate::{Problem, install};
 use guest::{Job, Verdict};
 use image::Image;
+use radio::{Controllers, Kind};
 
 /// What boots the guest and what runs in it.
 const PACKAGES: [&str; 9] = [
@@ -49,6 +52,9 @@ pub(crate) struct Arguments {
     /// How many adapters the guest has: hci0, hci1 and so on.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=8))]
     adapters: u8,
+    /// What is behind the adapters.
+    #[arg(long, value_enum, default_value_t = Kind::Bumble)]
+    controllers: Kind,
     /// How long the story may run.
     #[arg(long, value_name = "SECONDS", default_value_t = guest::STORY_LIMIT.as_secs())]
     limit: u64,
@@ -59,42 +65,61 @@ pub(crate) struct Arguments {
 
 /// Boots a guest for each story.
 pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Problem> {
-    let Some(image) = prepare(steps)? else { return Ok(()) };
-    for job in jobs(arguments)? {
+    let Some(ready) = prepare(steps, arguments)? else { return Ok(()) };
+    for job in jobs(arguments, &ready)? {
         let mut note = None;
-        let result =
-            steps.step(format!("In the guest: {}", job.name), || repeat(&job, &image, arguments.times, &mut note));
+        let _ = steps
+            .step(format!("In the guest: {}", job.name), || repeat(&job, &ready.image, arguments.times, &mut note));
         note.into_iter().for_each(|note| steps.note(note));
-        if result.is_err() && arguments.run.is_some() {
-            return result;
-        }
     }
     steps.all_good()
 }
 
-/// Installs what is missing and makes the guest's image. None, and a skipped step, where that is impossible.
-fn prepare(steps: &mut Steps) -> Result<Option<Image>, Problem> {
-    let mut image = None;
+/// What every guest needs.
+struct Ready {
+    image: Image,
+    controllers: Controllers,
+    programs: Vec<PathBuf>,
+}
+
+/// Installs and builds what is missing. None, and a skipped step, where that is impossible.
+fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Problem> {
+    let mut installed = None;
     steps.step("Install QEMU and BlueZ, and make an image to boot", || {
         if !cfg!(target_arch = "x86_64") {
             return Ok(Outcome::Skipped("the guest is an x86-64".to_owned()));
         }
-        match install::apt(&PACKAGES).and_then(|()| image::prepare()) {
-            Ok(made) => image = Some(made),
+        let install = || {
+            install::apt(&PACKAGES)?;
+            Ok((image::prepare()?, Controllers::prepare(arguments.controllers)?))
+        };
+        match install() {
+            Ok(made) => installed = Some(made),
             Err(Problem::Needs(what)) => return Ok(Outcome::Skipped(what)),
             Err(problem) => return Err(problem),
         }
         Ok(Outcome::Done)
     })?;
-    Ok(image)
+    let Some((image, controllers)) = installed else { return Ok(None) };
+    let mut programs = Vec::new();
+    if controllers != Controllers::Btvirt {
+        steps.step("Build what makes adapters of the controllers", || {
+            workspace::run(&mut cargo(["build", "--package", "pocketcard-tests", "--bin", "ble-bridge"]))?;
+            Ok(Outcome::Done)
+        })?;
+        programs.push(target().join("debug/ble-bridge"));
+    }
+    Ok(Some(Ready { image, controllers, programs }))
 }
 
-fn jobs(arguments: &Arguments) -> Result<Vec<Job>, Problem> {
+fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
     let job = |name: &str, script: String, shown| Job {
         name: name.to_owned(),
         script,
         channels: arguments.channels,
         adapters: arguments.adapters,
+        controllers: ready.controllers.clone(),
+        programs: ready.programs.clone(),
         limit: Duration::from_secs(arguments.limit),
         shown,
     };
