@@ -125,6 +125,10 @@ fn no_log_has_a_pin_or_a_key() {
     let keys = stored_keys(&environment.folder().join("daemon"), &public);
     assert!(!keys.is_empty(), "the daemon's store was not understood: nothing was searched for");
     let mut secrets: Vec<(String, Vec<u8>)> = keys.into_iter().map(|key| ("a stored key".to_owned(), key)).collect();
+    // What seals everything else that the phone keeps.
+    let device_keys = files_below(environment.folder()).into_iter().filter(|path| path.ends_with("device.key"));
+    secrets.extend(device_keys.map(|path| ("the phone's device key".to_owned(), fs::read(path).unwrap())));
+    assert!(secrets.iter().any(|(name, key)| name == "the phone's device key" && key.len() == 32));
     for (name, secret) in [("the PIN", PIN), ("a wrong PIN", WRONG), ("the PUK", PUK)] {
         secrets.push((name.to_owned(), secret.as_bytes().to_vec()));
     }

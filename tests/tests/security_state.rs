@@ -109,6 +109,7 @@ fn every_disposition_as_a_second_client_sees_it() {
             let mut actor = Client::connected(&environment, 0);
             let mut witness = Client::connected(&environment, 0);
             open_pin(&mut actor);
+            phone_says(&mut environment, true);
             assert!(is_verified_for_other(&mut witness), "programs that share a reader share its PIN state");
             let done = match how {
                 "end" => {
