@@ -168,6 +168,8 @@ impl CardSession {
             version: self.security_version,
             pin_verified: self.announced.verified,
             pin_tries_left: u32::from(self.announced.tries_left),
+            epoch: self.epoch,
+            snapshot_digest: Vec::new(),
         }
     }
 }

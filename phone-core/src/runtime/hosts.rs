@@ -7,6 +7,7 @@ use std::{
 };
 
 use pocketcard_protocol::{
+    advertising::{Epoch, Identifier},
     channel::PublicKey,
     link::PairLookup,
     pairing::{PairKeys, UNCONFIRMED_PAIR_LIFETIME},
@@ -158,6 +159,14 @@ impl Hosts {
             connected: connected(host),
         };
         self.about.iter().map(info).collect()
+    }
+
+    /// What the phone advertises for those of its hosts that `wanted` names.
+    pub(super) fn identifiers(&self, epoch: Epoch, wanted: impl Fn(&HostId) -> bool) -> Vec<Identifier> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let hosts = self.about.keys().filter(|host| wanted(host));
+        let pairs = hosts.filter_map(|host| PairKeys::from_bytes(keys.get(&PublicKey::from(*host.as_bytes()))?).ok());
+        pairs.map(|pair| Identifier::of_pair(&pair, epoch)).collect()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {

@@ -5,6 +5,7 @@ use std::sync::{
 
 use async_channel::{Receiver, Sender};
 use pocketcard_protocol::{
+    advertising::{Epoch, Identifier},
     apdu::{Command, Response, StatusWord},
     pairing::QrError,
 };
@@ -93,6 +94,7 @@ pub(super) enum Mail {
     Local { command: Command, reply: Reply<Response> },
     ChoosePin { pin: Zeroizing<[u8; 8]>, puk: Zeroizing<[u8; 8]>, reply: Reply<Response> },
     LocalReset,
+    Advertise { epoch: Epoch, identifiers: Sender<Vec<Identifier>> },
     Subscribe(Sender<PhoneEvent>),
     Stop { reply: Reply<()> },
 }
@@ -214,6 +216,14 @@ impl Phone {
     /// Resets the owner's own session.
     pub fn local_reset(&self) {
         self.tell(Mail::LocalReset);
+    }
+
+    /// What to advertise on a radio in this epoch: the present set at once, then each one that replaces it. Ask again when the
+    /// epoch ends; the receiver of the last call alone is told.
+    pub fn advertise(&self, epoch: Epoch) -> Receiver<Vec<Identifier>> {
+        let (identifiers, receiver) = async_channel::bounded(1);
+        self.tell(Mail::Advertise { epoch, identifiers });
+        receiver
     }
 
     /// What happens from now on. A subscriber that does not keep up loses the oldest events.

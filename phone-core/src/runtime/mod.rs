@@ -4,6 +4,7 @@
 //! no executor in here and no thread: on a single-threaded executor a command from a host is answered without leaving the thread.
 //! No lock is held across an await; an operation that ends after it was cancelled is dropped by its id and its result wiped.
 
+mod advertising;
 mod effects;
 mod event;
 mod hosts;

@@ -41,6 +41,7 @@ impl Runtime {
                 self.card.handle(Input::Enrol { request, pin, puk }, now);
             }
             Mail::LocalReset => self.card.handle(Input::LocalReset, now),
+            Mail::Advertise { epoch, identifiers } => self.watch_advertising(epoch, identifiers),
             Mail::Subscribe(subscriber) => self.subscribers.push(subscriber),
             Mail::Stop { reply } => self.stopping = Some(reply),
         }
@@ -56,6 +57,7 @@ impl Runtime {
     /// Deletes a host and closes its links.
     pub(super) fn forget(&mut self, host: &HostId, now: Timestamp) -> Result<(), PhoneError> {
         let forgotten = self.hosts.forget(host);
+        self.advertising.changed();
         // Even if the store failed, the host is out until the next start.
         self.close_links_of(host, now);
         match forgotten? {
@@ -91,7 +93,7 @@ impl Runtime {
         self.card.handle(if lock { Input::LockCard } else { Input::UnlockCard }, now);
     }
 
-    fn is_connected(&self, host: &HostId) -> bool {
+    pub(super) fn is_connected(&self, host: &HostId) -> bool {
         self.links.values().any(|entry| entry.host.as_ref().is_some_and(|(connected, _)| connected == host))
     }
 }

@@ -126,6 +126,7 @@ impl Runtime {
     }
 
     pub(super) fn pairing_done(&mut self, link: LinkId, now: Timestamp) {
+        self.advertising.changed();
         match std::mem::take(&mut self.pairing) {
             Pairing::Deciding { link: deciding, host, name } if deciding == link => {
                 // If this cannot be noted now, it will be when the host connects.
@@ -172,6 +173,7 @@ impl Runtime {
 
     fn set_pairing(&mut self, pairing: Pairing, now: Timestamp) {
         self.pairing = pairing;
+        self.advertising.changed();
         let deciding = match &self.pairing {
             Pairing::Deciding { link, .. } => Some(*link),
             _ => None,

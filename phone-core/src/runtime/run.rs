@@ -21,6 +21,7 @@ use pocketcard_protocol::{
 
 use super::{
     Parts, PhoneEvent, Transport,
+    advertising::Advertising,
     effects::{Done, Effects},
     hosts::Hosts,
     links::{LinkEntry, Setup},
@@ -60,6 +61,7 @@ pub(super) struct Runtime {
     /// Links that may have events or messages for us.
     pub(super) touched: Vec<LinkId>,
     pub(super) pairing: Pairing,
+    pub(super) advertising: Advertising,
     pub(super) locals: HashMap<u64, Reply<Response>>,
     pub(super) next_local: u64,
     pub(super) subscribers: Vec<Sender<PhoneEvent>>,
@@ -79,6 +81,7 @@ impl Runtime {
             links: BTreeMap::new(),
             touched: Vec::new(),
             pairing: Pairing::Closed,
+            advertising: Advertising::default(),
             locals: HashMap::new(),
             next_local: 0,
             subscribers: Vec::new(),
@@ -186,7 +189,7 @@ impl Runtime {
             while let Some(output) = self.card.poll_output() {
                 self.card_output(output, now);
             }
-            let Some(link) = self.touched.pop() else { return };
+            let Some(link) = self.touched.pop() else { break };
             while let Some(event) = self.links.get_mut(&link).and_then(|entry| entry.link.poll_event()) {
                 self.link_event(link, event, now);
             }
@@ -198,6 +201,7 @@ impl Runtime {
                 self.link_gone(link, None, now);
             }
         }
+        self.tell_advertising();
     }
 
     fn card_output(&mut self, output: Output, now: Timestamp) {
@@ -252,6 +256,7 @@ impl Runtime {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.host = Some((host, name.clone()));
         entry.authenticated.store(true, Ordering::Relaxed);
+        self.advertising.changed();
         self.card.handle(Input::LinkUp { link, host, host_name: name.clone() }, now);
         self.tell(|| PhoneEvent::Connected { host, name });
     }
@@ -316,6 +321,7 @@ impl Runtime {
         }
         let reason = reason.unwrap_or(CloseReason::Lost);
         if let Some((host, name)) = host {
+            self.advertising.changed();
             self.card.handle(Input::LinkDown { link }, now);
             self.tell(|| PhoneEvent::Disconnected { host, name, reason });
         } else if !told && !self.pairing_link_gone(link, reason, now) {

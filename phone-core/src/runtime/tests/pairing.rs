@@ -1,5 +1,7 @@
 //! How pairs come and go, and how long a pairing may take.
 
+use pocketcard_protocol::advertising::{Epoch, Identifier};
+
 use super::*;
 
 #[test]
@@ -127,4 +129,46 @@ fn a_pairing_does_not_outlive_a_sleep_of_the_device() {
 /// The keys of a pair that no phone here has.
 fn unpaired() -> PairKeys {
     pair(&mut World::new(&MemoryStore::new()), 1)
+}
+
+#[test]
+fn hosts_that_are_away_and_a_pairing_are_advertised() {
+    let mut world = World::new(&MemoryStore::new());
+    let epoch = Epoch::at(Duration::from_secs(1_800_000_000));
+    let phone = world.phone.clone();
+    let advertised = phone.advertise(epoch);
+    let set = |world: &mut World| {
+        world.run();
+        advertised.try_recv().ok()
+    };
+    assert_eq!(set(&mut world), Some(vec![]));
+    let (first, second) = (pair(&mut world, 1), pair(&mut world, 2));
+    let of = |pair: &PairKeys| Identifier::of_pair(pair, epoch);
+    let mut both = set(&mut world).unwrap();
+    both.sort();
+    let mut expected = vec![of(&first), of(&second)];
+    expected.sort();
+    assert_eq!(both, expected);
+    let (host, _) = world.session(1, &first);
+    assert_eq!(set(&mut world), Some(vec![of(&second)]));
+    world.ask(phone.compare()).unwrap();
+    assert_eq!(set(&mut world), Some(vec![Identifier::COMPARE, of(&second)]));
+    phone.cancel_pairing();
+    drop(host);
+    assert_eq!(set(&mut world).unwrap().len(), 2);
+    let gone = world.ask(phone.hosts()).unwrap()[0].host;
+    world.ask(phone.forget(gone)).unwrap();
+    assert_eq!(set(&mut world).unwrap().len(), 1);
+    assert_eq!(set(&mut world), None, "told only of changes");
+    // Another epoch, or another radio: the earlier watcher is told no more.
+    let later = phone.advertise(Epoch::at(Duration::from_secs(1_800_000_900)));
+    world.run();
+    assert!(advertised.is_closed());
+    assert_eq!(later.try_recv().unwrap().len(), 1);
+    let offer =
+        Offer::new(&host_config(1).identity.public(), "Host", &SystemEntropy, &Attempts::new(), world.now()).unwrap();
+    world.ask(phone.scan(&offer.qr_text().unwrap())).unwrap();
+    world.run();
+    let expected = Identifier::of_offer(offer.advertising_seed().unwrap());
+    assert_eq!(later.try_recv().unwrap()[0], expected);
 }
