@@ -13,6 +13,7 @@ use pocketcard_protocol::messages::{ATR_LIMIT, DIGEST_LENGTH, MESSAGE_LIMIT, NAM
 use pocketcard_protocol::pairing::{
     NONCE_LENGTH, OFFER_LIFETIME, TRIES_LIMIT, TRIES_WINDOW, UNCONFIRMED_PAIR_LIFETIME,
 };
+use pocketcard_protocol::snapshot::{OBJECTS_LIMIT, PAGE_LIMIT, SNAPSHOT_LIMIT};
 use pocketcard_protocol::stream::{LONGEST_BEFORE_AUTHENTICATION, LONGEST_MESSAGE};
 
 const SPEC: &str = include_str!("../SPEC.md");
@@ -72,6 +73,8 @@ fn section_10() {
             ("answer to reset", bytes(ATR_LIMIT)),
             ("token, commitment, nonce, pairing secret", format!("{} exactly", bytes(TOKEN_LENGTH))),
             ("snapshot digest", format!("0 or {}", bytes(DIGEST_LENGTH))),
+            ("snapshot", format!("{} and {OBJECTS_LIMIT} objects", bytes(SNAPSHOT_LIMIT))),
+            ("page of a snapshot", bytes(PAGE_LIMIT)),
             ("records under one key", number(REKEY_RECORDS as usize)),
             ("age of a key, checked when sending", minutes(REKEY_INTERVAL)),
             ("host waits for the first `Info`", seconds(INFO_LIMIT)),
@@ -86,8 +89,13 @@ fn section_10() {
             ("QR code and any other offer", seconds(OFFER_LIFETIME)),
             ("tries", format!("{TRIES_LIMIT} in {}", minutes(TRIES_WINDOW))),
             ("a pair that only one side stored", minutes(UNCONFIRMED_PAIR_LIFETIME)),
-            ("request without `Response` or `Pending`, ping without `Pong`", seconds(REQUEST_LIMIT)),
+            (
+                "request without `Response` or `Pending`, ping without `Pong`; on GATT, also without a fragment or credit that goes on",
+                seconds(REQUEST_LIMIT),
+            ),
             ("`Pending`", format!("every {} ms", PENDING_INTERVAL.as_millis())),
+            // The card's own, in the crate of the phone.
+            ("request that nobody cancels", "60 s".into()),
             ("idle link is pinged", format!("after {}", seconds(IDLE_INTERVAL))),
             ("phone gives up a silent host", seconds(SILENCE_LIMIT)),
             ("link messages waiting to be sent when the peer still asks", number(QUEUE_LIMIT)),
