@@ -71,7 +71,7 @@ fn envelope() {
                 resumed: true,
                 last_request_id: 4,
                 card_state: Some(CardState { present: true, atr: vec![0x3B], card_name: "a".into(), serial: 1 }),
-                security_state: Some(SecurityState { version: 2, pin_verified: true, pin_tries_left: 3 }),
+                security_state: Some(SecurityState { version: 2, pin_verified: true, pin_tries_left: 3, epoch: 1, snapshot_digest: vec![1; 32] }),
                 software: "phone".into(),
             }
             .into(),

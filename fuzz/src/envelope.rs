@@ -1,6 +1,7 @@
 //! Messages of the channel, as a peer may send them.
 
 use pocketcard_protocol::messages::{Body, Envelope, MESSAGE_LIMIT, NAME_LIMIT};
+use pocketcard_protocol::snapshot::PAGE_LIMIT;
 use prost::Message as _;
 
 /// What is accepted keeps the limits, and is the same after it was sent on.
@@ -35,6 +36,9 @@ pub fn run(data: &[u8]) {
             assert_eq!(nonce.nonce.len(), 32);
         }
         Some(Body::Response(response)) => assert!(matches!(response.snapshot_digest.len(), 0 | 32)),
+        Some(Body::SecurityState(state)) => assert!(matches!(state.snapshot_digest.len(), 0 | 32)),
+        Some(Body::Fetch(fetch)) => assert_eq!(fetch.digest.len(), 32),
+        Some(Body::SnapshotPage(page)) => assert!(page.page.len() <= PAGE_LIMIT && matches!(page.digest.len(), 0 | 32)),
         Some(Body::PairOpen(open)) => assert_eq!(open.nonce.len(), 32),
         Some(Body::PairSecret(secret)) => assert_eq!(secret.secret.len(), 32),
         _ => {}

@@ -124,6 +124,7 @@ impl World {
                         version: input.byte().into(),
                         pin_verified: true,
                         pin_tries_left: input.byte().into(),
+                        ..SecurityState::default()
                     }
                     .into(),
                     2 => {

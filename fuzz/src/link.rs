@@ -252,6 +252,6 @@ fn message(input: &mut Input<'_>) -> Envelope {
         .into(),
         6 => Pending { session, request_id, reason: i32::from(input.byte() % 6) }.into(),
         7 => CardState { present: true, atr: vec![0x3B], card_name: "card".into(), serial: 7 }.into(),
-        _ => SecurityState { version: epoch, pin_verified: true, pin_tries_left: 3 }.into(),
+        _ => SecurityState { version: epoch, pin_verified: true, pin_tries_left: 3, ..SecurityState::default() }.into(),
     }
 }

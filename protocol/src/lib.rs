@@ -10,6 +10,7 @@
 //! | [`channel`] | Noise handshakes, encrypted records, keys | 6 |
 //! | [`messages`] | what travels in an open channel | 7 |
 //! | [`apdu`], [`tlv`] | commands, responses, their chaining, data objects | 7 |
+//! | [`snapshot`] | what a card says to everybody, in one piece | 7 |
 //! | [`pairing`] | QR text, digits, the keys of a pair | 8 |
 //! | [`link`] | the state machine that puts all of it in order; both ends drive it | 3, 6, 8 |
 //! | [`advertising`], [`gatt`] | what a phone shows on the radio | 11 |
@@ -24,6 +25,7 @@ pub mod gatt;
 pub mod link;
 pub mod messages;
 pub mod pairing;
+pub mod snapshot;
 pub mod stream;
 pub mod time;
 pub mod tlv;

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     fn state(version: u64, pin_verified: bool) -> messages::SecurityState {
-        messages::SecurityState { version, pin_verified, pin_tries_left: 3 }
+        messages::SecurityState { version, pin_verified, pin_tries_left: 3, ..Default::default() }
     }
 
     #[test]

@@ -1,124 +1,13 @@
 //! One slot from outside: each event and what comes out of it, in order.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::time::Duration;
+mod support;
 
 use pocketcard_front::{Config, Failure, Front, FrontError, Output, PowerAction, Presence, Reply, Security};
 use pocketcard_protocol::Timestamp;
-use pocketcard_protocol::messages::{self, Body, CardState, Envelope, Opened, SecurityState};
+use pocketcard_protocol::messages::{self, Body, CardState, Envelope, SecurityState};
 
-const ATR: [u8; 4] = [0x3B, 0x80, 0x80, 0x01];
-const PIN: [u8; 7] = [0x00, 0x20, 0x00, 0x80, 0x02, 0x31, 0x32];
-const LOOK: [u8; 5] = [0x00, 0xFD, 0x00, 0x00, 0x00];
-
-fn seconds(seconds: u64) -> Timestamp {
-    Timestamp::from_origin(Duration::from_secs(seconds))
-}
-
-fn card_state(present: bool) -> CardState {
-    CardState { present, atr: if present { ATR.to_vec() } else { Vec::new() }, card_name: "card".into(), serial: 1 }
-}
-
-fn opened(session: u64, resumed: bool) -> Opened {
-    Opened {
-        session,
-        token: vec![1; 32],
-        resumed,
-        last_request_id: 0,
-        card_state: Some(card_state(true)),
-        security_state: None,
-        software: String::new(),
-    }
-}
-
-/// A front with what came out of it.
-struct Bench {
-    front: Front,
-    now: Timestamp,
-}
-
-impl Bench {
-    /// A powered card in session 7.
-    fn powered() -> Self {
-        let mut bench = Self { front: Front::new(Config::default()), now: Timestamp::ZERO };
-        bench.connect(7);
-        assert_eq!(bench.power(PowerAction::Up), Ok(ATR.to_vec()));
-        bench
-    }
-
-    /// Opens a session, and gives the epoch that it was asked for with.
-    fn connect(&mut self, session: u64) -> u64 {
-        self.front.handle_link_up(self.now);
-        let mut sent = Vec::new();
-        while let Some(output) = self.front.poll_output() {
-            match output {
-                Output::Send(envelope) => sent.extend(envelope.body),
-                Output::Presence(Presence { atr: None, .. }) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        let [Body::Open(open)] = &sent[..] else { panic!("{sent:?}") };
-        assert!(open.resume_token.is_empty());
-        let epoch = open.epoch;
-        self.front.handle_envelope(opened(session, false).into(), self.now);
-        let presence = self.front.poll_output();
-        assert!(matches!(&presence, Some(Output::Presence(presence)) if presence.atr.as_deref() == Some(&ATR)));
-        assert!(self.front.poll_output().is_none());
-        epoch
-    }
-
-    fn power(&mut self, action: PowerAction) -> Result<Vec<u8>, Failure> {
-        let generation = self.front.presence().generation;
-        self.front.handle_power(action, generation, self.now).map(<[u8]>::to_vec)
-    }
-
-    fn sent(&mut self) -> Vec<Body> {
-        let mut bodies = Vec::new();
-        while let Some(output) = self.front.poll_output() {
-            let Output::Send(envelope) = output else { panic!("{output:?}") };
-            bodies.extend(envelope.body);
-        }
-        bodies
-    }
-
-    /// Sends a command that has to reach the phone, and gives its id and epoch.
-    fn relay(&mut self, command: &[u8]) -> (u64, u64) {
-        self.front.handle_transmit(command, self.now);
-        let sent = self.sent();
-        let [Body::Transmit(transmit)] = &sent[..] else { panic!("{sent:?}") };
-        (transmit.request_id, transmit.epoch)
-    }
-
-    fn respond(&mut self, session: u64, (request_id, epoch): (u64, u64), response: &[u8]) {
-        let response = messages::Response {
-            session,
-            request_id,
-            epoch,
-            response: response.to_vec(),
-            security_version: 0,
-            snapshot_digest: Vec::new(),
-        };
-        self.front.handle_envelope(response.into(), self.now);
-    }
-
-    fn reply(&mut self) -> Result<Vec<u8>, Failure> {
-        match self.front.poll_output() {
-            Some(Output::Reply(Reply::Response(response))) => Ok(response.to_vec()),
-            Some(Output::Reply(Reply::Failed(failure))) => Err(failure),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn closed(&mut self) -> FrontError {
-        loop {
-            match self.front.poll_output() {
-                Some(Output::Close(error)) => return error,
-                Some(_) => {}
-                None => panic!("the link stays open"),
-            }
-        }
-    }
-}
+use support::{ATR, Bench, LOOK, PIN, card_state, opened, seconds};
 
 #[test]
 fn a_command_goes_to_the_phone_and_its_answer_comes_back() {
@@ -210,7 +99,7 @@ fn a_new_session_is_a_new_card_that_needs_power() {
     let mut bench = Bench::powered();
     let first = bench.front.presence().generation;
     let request = bench.relay(&LOOK);
-    bench.front.handle_link_down(bench.now);
+    bench.front.handle_link_closed(bench.now);
     assert_eq!(bench.reply(), Err(Failure::NotPresent), "a command under way fails at once");
     assert!(matches!(bench.front.poll_output(), Some(Output::Presence(Presence { atr: None, .. }))));
     assert!(bench.front.poll_output().is_none(), "nothing is sent into a dead link");
@@ -358,12 +247,12 @@ fn a_second_command_beside_the_first_gets_a_reply_and_nothing_else() {
 }
 
 #[test]
-fn a_lost_link_leaves_nothing_to_end_in_the_next_session() {
+fn a_closed_link_leaves_nothing_to_end_in_the_next_session() {
     let mut bench = Bench::powered();
     let verify = bench.relay(&PIN);
     bench.respond(7, verify, &[0x90, 0]);
     bench.reply().unwrap();
-    bench.front.handle_link_down(bench.now);
+    bench.front.handle_link_closed(bench.now);
     while bench.front.poll_output().is_some() {}
     bench.connect(8);
     bench.power(PowerAction::Up).unwrap();
@@ -374,7 +263,7 @@ fn a_lost_link_leaves_nothing_to_end_in_the_next_session() {
 #[test]
 fn what_is_shown_of_the_pin_ends_with_a_reset_and_with_the_session() {
     let mut bench = Bench::powered();
-    let state = SecurityState { version: 5, pin_verified: true, pin_tries_left: 3 };
+    let state = SecurityState { version: 5, pin_verified: true, pin_tries_left: 3, ..SecurityState::default() };
     bench.front.handle_envelope(state.into(), bench.now);
     assert_eq!(bench.front.security(), Security { pin_verified: true, pin_tries_left: Some(3) });
     bench.power(PowerAction::Reset).unwrap();
@@ -391,7 +280,7 @@ fn what_is_shown_of_the_pin_ends_with_a_reset_and_with_the_session() {
     bench.front.handle_envelope(response.into(), bench.now);
     bench.reply().unwrap();
     assert_eq!(bench.front.security().pin_tries_left, None, "the response is ahead of what was announced");
-    bench.front.handle_link_down(bench.now);
+    bench.front.handle_link_closed(bench.now);
     assert_eq!(bench.front.security(), Security::default());
 }
 
@@ -399,7 +288,7 @@ fn what_is_shown_of_the_pin_ends_with_a_reset_and_with_the_session() {
 fn before_the_session_is_open_a_phone_may_only_open_it() {
     let early: [(Envelope, FrontError); 4] = [
         (card_state(true).into(), FrontError::OutOfOrder),
-        (SecurityState { version: 1, pin_verified: true, pin_tries_left: 3 }.into(), FrontError::OutOfOrder),
+        (SecurityState::default().into(), FrontError::OutOfOrder),
         (messages::Pending { session: 0, request_id: 1, reason: 1 }.into(), FrontError::OutOfOrder),
         (messages::Unsupported::default().into(), FrontError::Unsupported),
     ];

@@ -244,10 +244,15 @@ enum Sender {
 
 const fn sender(body: &Body) -> Sender {
     match body {
-        Body::Open(_) | Body::Transmit(_) | Body::Reset(_) | Body::Cancel(_) => Sender::Only(Side::Host),
-        Body::Opened(_) | Body::Response(_) | Body::Pending(_) | Body::CardState(_) | Body::SecurityState(_) => {
-            Sender::Only(Side::Phone)
+        Body::Open(_) | Body::Transmit(_) | Body::Reset(_) | Body::Cancel(_) | Body::Fetch(_) => {
+            Sender::Only(Side::Host)
         }
+        Body::Opened(_)
+        | Body::Response(_)
+        | Body::Pending(_)
+        | Body::CardState(_)
+        | Body::SecurityState(_)
+        | Body::SnapshotPage(_) => Sender::Only(Side::Phone),
         Body::Unsupported(_) => Sender::Either,
         Body::Ping(_) | Body::Pong(_) | Body::Close(_) => Sender::Link,
         Body::PairCommit(_)

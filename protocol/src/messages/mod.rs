@@ -21,6 +21,7 @@ pub use name::{NAME_LIMIT, peer_name};
 use prost::Message as _;
 use prost::bytes::Bytes;
 
+use crate::snapshot::{PAGE_LIMIT, SNAPSHOT_LIMIT};
 use crate::wipe::WipedBuffer;
 
 /// Longest encoded envelope: the longest extended APDU and 1 KiB for what is around it.
@@ -34,7 +35,7 @@ pub const ATR_LIMIT: usize = 33;
 /// Length of a session's token; the commitment, the nonces and the secrets of a pairing have the same.
 pub const TOKEN_LENGTH: usize = 32;
 
-/// Length of the digest in a [`Response`], where it has one.
+/// Length of a snapshot's digest, where a message has one.
 pub const DIGEST_LENGTH: usize = 32;
 
 /// Why bytes from the peer are not a message.
@@ -100,10 +101,17 @@ fn check(body: &mut Body) -> Result<(), MessageError> {
         }
         Body::Opened(opened) => {
             clean(&mut opened.software);
-            opened.token.len() == TOKEN_LENGTH && opened.card_state.as_mut().is_none_or(check_card)
+            opened.token.len() == TOKEN_LENGTH
+                && opened.card_state.as_mut().is_none_or(check_card)
+                && opened.security_state.as_ref().is_none_or(check_state)
         }
         Body::CardState(card) => check_card(card),
         Body::Response(response) => matches!(response.snapshot_digest.len(), 0 | DIGEST_LENGTH),
+        Body::SecurityState(state) => check_state(state),
+        Body::Fetch(fetch) => fetch.digest.len() == DIGEST_LENGTH,
+        Body::SnapshotPage(page) => {
+            matches!(page.digest.len(), 0 | DIGEST_LENGTH) && is_page(page.length, page.page.len())
+        }
         Body::PairCommit(commit) => {
             clean(&mut commit.host_name);
             clean(&mut commit.software);
@@ -120,7 +128,6 @@ fn check(body: &mut Body) -> Result<(), MessageError> {
         | Body::Reset(_)
         | Body::Cancel(_)
         | Body::Pending(_)
-        | Body::SecurityState(_)
         | Body::Ping(_)
         | Body::Pong(_)
         | Body::Close(_)
@@ -134,6 +141,14 @@ fn check(body: &mut Body) -> Result<(), MessageError> {
 fn check_card(card: &mut CardState) -> bool {
     clean(&mut card.card_name);
     card.atr.len() <= ATR_LIMIT
+}
+
+fn check_state(state: &SecurityState) -> bool {
+    matches!(state.snapshot_digest.len(), 0 | DIGEST_LENGTH)
+}
+
+fn is_page(length: u32, page: usize) -> bool {
+    page <= PAGE_LIMIT && usize::try_from(length).is_ok_and(|length| length <= SNAPSHOT_LIMIT)
 }
 
 fn clean(name: &mut String) {
@@ -161,6 +176,8 @@ into_envelope!(
     Pending,
     CardState,
     SecurityState,
+    Fetch,
+    SnapshotPage,
     Ping,
     Pong,
     Close,
@@ -211,6 +228,26 @@ mod tests {
         .into()
     }
 
+    fn state(digest: usize) -> SecurityState {
+        SecurityState { snapshot_digest: vec![0; digest], ..SecurityState::default() }
+    }
+
+    fn with_state(mut envelope: Envelope, state: SecurityState) -> Envelope {
+        if let Some(Body::Opened(opened)) = &mut envelope.body {
+            opened.security_state = Some(state);
+        }
+        envelope
+    }
+
+    fn fetch(digest: usize) -> Envelope {
+        Fetch { session: 1, digest: vec![0; digest], offset: u32::MAX }.into()
+    }
+
+    fn page(digest: usize, length: usize, page: usize) -> Envelope {
+        let (digest, length) = (vec![0; digest], u32::try_from(length).unwrap());
+        SnapshotPage { digest, offset: 0, length, page: vec![0; page] }.into()
+    }
+
     fn response(digest: usize) -> Envelope {
         Response {
             session: 1,
@@ -225,7 +262,17 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        for right in [opened(32, 0), opened(32, ATR_LIMIT), response(0), response(32)] {
+        for right in [
+            opened(32, 0),
+            opened(32, ATR_LIMIT),
+            response(0),
+            response(32),
+            state(0).into(),
+            state(32).into(),
+            fetch(32),
+            page(0, 0, 0),
+            page(32, SNAPSHOT_LIMIT, PAGE_LIMIT),
+        ] {
             assert_eq!(Envelope::from_bytes(&right.encode_to_vec()).as_ref(), Ok(&right));
         }
         assert_eq!(
@@ -237,6 +284,12 @@ mod tests {
             opened(31, ATR_LIMIT),
             opened(32, ATR_LIMIT + 1),
             response(31),
+            state(31).into(),
+            with_state(opened(32, 0), state(33)),
+            fetch(0),
+            page(31, 0, 0),
+            page(32, SNAPSHOT_LIMIT + 1, PAGE_LIMIT),
+            page(32, SNAPSHOT_LIMIT, PAGE_LIMIT + 1),
             PairOpen { nonce: vec![0; 33] }.into(),
             PairSecret { secret: Vec::new() }.into(),
             CardState { atr: vec![0; 34], ..CardState::default() }.into(),
