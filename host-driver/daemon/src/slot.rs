@@ -441,7 +441,7 @@ impl Core {
         self.flush();
         let Some(up) = self.up.take() else { return };
         up.outbox.close();
-        self.front.handle_link_down(now);
+        self.front.handle_link_closed(now);
         self.link_state = link_state_of(reason);
         let Some(PhoneName { id, name }) = self.phone.clone() else { return };
         match reason {

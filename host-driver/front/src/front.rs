@@ -3,12 +3,13 @@ use std::time::Duration;
 
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::apdu::{Chaining, Step};
+use pocketcard_protocol::link::limits::GRACE_LIMIT;
 use pocketcard_protocol::messages::{self, Body, CardState, Envelope, Opened};
 
 use crate::Presence;
 use crate::knowledge::Security;
 use crate::output::{Failure, FrontError, Output, PowerAction, Reply};
-use crate::session::Session;
+use crate::session::{Opening, Session};
 use crate::slot::{self, Slot};
 
 /// What a [`Front`] needs to know from the start.
@@ -18,11 +19,13 @@ pub struct Config {
     pub software: String,
     /// How long a program waits for the card at most. Below the driver's own limit of 60 s, so that the card is told.
     pub transmit_limit: Duration,
+    /// How long the card stays in the slot after its link was lost.
+    pub grace: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { software: String::new(), transmit_limit: Duration::from_secs(55) }
+        Self { software: String::new(), transmit_limit: Duration::from_secs(55), grace: GRACE_LIMIT }
     }
 }
 
@@ -75,15 +78,24 @@ impl Front {
         self.session.security()
     }
 
-    /// An encrypted channel to the phone is open: begins a card session.
+    /// An encrypted channel to the phone is open: begins a card session, or goes on with the one whose link was lost.
     pub fn handle_link_up(&mut self, now: Timestamp) {
         self.handle_link_down(now);
         let open = self.session.begin(&self.config.software);
         self.outputs.push_back(Output::Send(open));
     }
 
-    /// The channel is gone, and with it the card.
-    pub fn handle_link_down(&mut self, _now: Timestamp) {
+    /// The channel was lost. The card stays in the slot for the grace, and a command under way stays under way: the
+    /// phone may come back and go on.
+    pub fn handle_link_down(&mut self, now: Timestamp) {
+        if !self.slot.has_card() || !self.session.lose_link(now + self.config.grace) {
+            self.handle_link_closed(now);
+        }
+    }
+
+    /// The channel was closed on purpose by either side, or the phone is certain to be gone, now or while its card was
+    /// kept: the card is gone, too.
+    pub fn handle_link_closed(&mut self, _now: Timestamp) {
         // First the session, so that nothing more is sent.
         if self.session.end() {
             self.reply(Reply::Failed(Failure::NotPresent));
@@ -94,7 +106,7 @@ impl Front {
     /// Takes a message of the phone.
     pub fn handle_envelope(&mut self, envelope: Envelope, now: Timestamp) {
         if let Err(error) = self.take(envelope) {
-            self.handle_link_down(now);
+            self.handle_link_closed(now);
             self.outputs.push_back(Output::Close(error));
         }
     }
@@ -135,23 +147,28 @@ impl Front {
             let window = self.chaining.respond(response);
             return self.reply(Reply::Response(window));
         }
-        match self.session.transmit(command, now + self.config.transmit_limit) {
-            Some(transmit) => self.outputs.push_back(Output::Send(transmit)),
-            None => self.reply(Reply::Failed(Failure::NotPresent)),
-        }
+        let transmit = self.session.transmit(command, now + self.config.transmit_limit);
+        self.outputs.extend(transmit.map(Output::Send));
     }
 
     /// When [`Front::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.session.deadline()
+        [self.session.deadline(), self.session.grace()].into_iter().flatten().min()
     }
 
     /// Gives up a command that took too long: the card is told to cancel it and is reset, so that a signature which is
-    /// ready too late is destroyed.
+    /// ready too late is destroyed. Gives up a card whose phone did not come back.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        let Some(cancel) = self.session.overdue(now) else { return };
-        self.outputs.push_back(Output::Send(cancel));
-        self.reset_with(Failure::TimedOut);
+        if self.session.is_overdue(now) {
+            self.outputs.extend(self.session.cancel().map(Output::Send));
+            self.reset_with(Failure::TimedOut);
+        }
+        if self.session.grace().is_some_and(|until| until <= now) {
+            if self.session.give_up() {
+                self.reply(Reply::Failed(Failure::NotPresent));
+            }
+            self.remove_card();
+        }
     }
 
     /// What is to be done next.
@@ -184,11 +201,17 @@ impl Front {
     }
 
     fn opened(&mut self, mut opened: Opened) -> Result<(), FrontError> {
-        self.session.opened(&mut opened)?;
-        match opened.card_state.take() {
-            Some(state) => self.card_state(state),
-            None => Ok(()),
+        if let Opening::New { cancelled } = self.session.opened(&mut opened)? {
+            if cancelled {
+                self.reply(Reply::Failed(Failure::NotPresent));
+            }
+            self.remove_card();
         }
+        if let Some(state) = opened.card_state.take() {
+            self.card_state(state)?;
+        }
+        self.outputs.extend(self.session.go_on().map(Output::Send));
+        Ok(())
     }
 
     fn response(&mut self, mut response: messages::Response) -> Result<(), FrontError> {

@@ -1,13 +1,35 @@
 //! The one request that a slot may have under way.
 
-use pocketcard_protocol::Timestamp;
+use std::fmt;
 
-/// A command that went to the phone and has no response yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use pocketcard_protocol::Timestamp;
+use pocketcard_protocol::apdu::Command;
+use pocketcard_protocol::messages::{Envelope, Transmit};
+use zeroize::Zeroizing;
+
+use crate::output::FrontError;
+
+/// A command that a program waits for. It is kept, and wiped, until it has its response: the link may have to carry it
+/// twice.
 pub(crate) struct Request {
     pub(crate) id: u64,
     pub(crate) epoch: u64,
     pub(crate) deadline: Timestamp,
+    command: Zeroizing<Vec<u8>>,
+    /// Whether it ever went to the phone. Until then its id is only what it would have.
+    sent: bool,
+}
+
+impl Request {
+    fn message(&self, session: u64) -> Envelope {
+        Transmit { session, request_id: self.id, epoch: self.epoch, command: self.command.to_vec() }.into()
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Request({}, epoch {}, {} bytes)", self.id, self.epoch, self.command.len())
+    }
 }
 
 /// Where a message of the phone belongs.
@@ -24,7 +46,7 @@ pub(crate) enum Match {
 /// Numbers requests and tells their answers apart.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
-    /// Id of the last request of this session, under way or not.
+    /// Id of the last request of this session that was sent, under way or not.
     last_id: u64,
     current: Option<Request>,
 }
@@ -35,22 +57,44 @@ impl Requests {
         Self { last_id, current: None }
     }
 
-    pub(crate) fn begin(&mut self, epoch: u64, deadline: Timestamp) -> Request {
-        self.last_id = self.last_id.saturating_add(1);
-        *self.current.insert(Request { id: self.last_id, epoch, deadline })
+    /// Takes a command in; [`Requests::send`] sends it.
+    pub(crate) fn begin(&mut self, command: Command, epoch: u64, deadline: Timestamp) {
+        let (id, command) = (self.last_id.saturating_add(1), command.into_bytes());
+        self.current = Some(Request { id, epoch, deadline, command, sent: false });
     }
 
-    pub(crate) fn current(&self) -> Option<Request> {
-        self.current
+    /// The message that carries the request under way, for the first time or once more.
+    pub(crate) fn send(&mut self, session: u64) -> Option<Envelope> {
+        let request = self.current.as_mut()?;
+        request.sent = true;
+        self.last_id = request.id;
+        Some(request.message(session))
     }
 
-    /// The request under way is over, answered or given up; its id stays used.
-    pub(crate) fn end(&mut self) -> Option<Request> {
-        self.current.take()
+    /// The phone goes on with the session, and has executed or begun everything up to `last_id`. A request that it has
+    /// not got yet takes the next id; one that it has got keeps its own.
+    pub(crate) fn resume(&mut self, last_id: u64) -> Result<(), FrontError> {
+        if last_id > self.last_id {
+            return Err(FrontError::UnknownRequest);
+        }
+        self.last_id = last_id;
+        if let Some(request) = self.current.as_mut().filter(|request| !request.sent || request.id != last_id) {
+            request.id = last_id.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn current(&self) -> Option<&Request> {
+        self.current.as_ref()
+    }
+
+    /// The request under way is over, answered or given up; its id stays used. Returns whether there was one.
+    pub(crate) fn end(&mut self) -> bool {
+        self.current.take().is_some()
     }
 
     pub(crate) fn find(&self, id: u64, epoch: u64) -> Match {
-        match self.current {
+        match &self.current {
             Some(request) if request.id == id && request.epoch == epoch => Match::Current,
             _ if id >= 1 && id <= self.last_id => Match::Stale,
             _ => Match::Unknown,
@@ -60,19 +104,91 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
+    use pocketcard_protocol::messages::Body;
+
     use super::*;
+
+    fn command() -> Command {
+        Command::parse(&[0x00, 0x20, 0x00, 0x80, 0x02, 0x31, 0x32]).unwrap()
+    }
+
+    /// Sends a command, and gives the id that it went with.
+    fn send(requests: &mut Requests) -> u64 {
+        requests.begin(command(), 1, Timestamp::ZERO);
+        repeat(requests).unwrap()
+    }
+
+    fn repeat(requests: &mut Requests) -> Option<u64> {
+        match requests.send(9)?.body {
+            Some(Body::Transmit(transmit)) => {
+                assert_eq!((transmit.session, &transmit.command[..]), (9, command().as_bytes()));
+                Some(transmit.request_id)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn ids_go_up_by_one_and_answers_find_their_request() {
         let mut requests = Requests::new(7);
         assert_eq!(requests.find(8, 1), Match::Unknown);
-        assert_eq!(requests.begin(1, Timestamp::ZERO).id, 8);
+        assert_eq!(send(&mut requests), 8);
         assert_eq!(requests.find(8, 1), Match::Current);
         assert_eq!(requests.find(8, 2), Match::Stale, "another epoch");
         assert_eq!(requests.find(9, 1), Match::Unknown);
         assert_eq!(requests.find(0, 1), Match::Unknown);
-        requests.end();
+        assert!(requests.end() && !requests.end());
         assert_eq!(requests.find(8, 1), Match::Stale);
-        assert_eq!(requests.begin(1, Timestamp::ZERO).id, 9, "a cancelled id is not used again");
+        assert_eq!(send(&mut requests), 9, "a cancelled id is not used again");
+    }
+
+    #[test]
+    fn a_request_that_the_phone_has_keeps_its_id_and_another_takes_the_next() {
+        for (phone_has, id) in [(8, 8), (7, 8), (6, 7)] {
+            let mut requests = Requests::new(6);
+            send(&mut requests);
+            requests.end();
+            assert_eq!(send(&mut requests), 8);
+            requests.resume(phone_has).unwrap();
+            assert_eq!(repeat(&mut requests), Some(id), "the phone got as far as {phone_has}");
+            assert_eq!(requests.find(id, 1), Match::Current);
+        }
+    }
+
+    #[test]
+    fn a_request_that_waited_for_the_link_is_numbered_when_it_goes() {
+        for (phone_has, id) in [(8, 9), (7, 8)] {
+            let mut requests = Requests::new(7);
+            send(&mut requests);
+            requests.end();
+            requests.begin(command(), 2, Timestamp::ZERO);
+            assert_eq!(requests.find(9, 2), Match::Current);
+            requests.resume(phone_has).unwrap();
+            assert_eq!(repeat(&mut requests), Some(id));
+        }
+        // One that was given up before it went has used no id.
+        let mut requests = Requests::new(7);
+        requests.begin(command(), 1, Timestamp::ZERO);
+        requests.end();
+        assert_eq!(requests.find(8, 1), Match::Unknown);
+        requests.resume(7).unwrap();
+        assert_eq!((repeat(&mut requests), send(&mut requests)), (None, 8));
+    }
+
+    #[test]
+    fn a_phone_cannot_have_more_than_was_sent() {
+        let mut requests = Requests::new(7);
+        send(&mut requests);
+        assert_eq!(requests.resume(9), Err(FrontError::UnknownRequest));
+        requests.begin(command(), 1, Timestamp::ZERO);
+        assert_eq!(requests.resume(9), Err(FrontError::UnknownRequest), "it waits, it was not sent");
+    }
+
+    #[test]
+    fn no_command_is_printed() {
+        let mut requests = Requests::new(0);
+        send(&mut requests);
+        let text = format!("{requests:?} {requests:#?}");
+        assert!(text.contains("7 bytes") && !text.contains("49") && !text.contains("31"), "{text}");
     }
 }

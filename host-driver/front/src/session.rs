@@ -19,24 +19,44 @@ pub(crate) struct Session {
     state: State,
     /// Goes up with every reset and never comes down, not even with a new session.
     epoch: u64,
+    /// The epoch that the phone was told last.
+    told: u64,
     /// Something may be verified or selected on the card that a reset has to end.
     state_left: bool,
 }
 
 enum State {
-    /// No link.
+    /// No link, and nothing to come back to.
     None,
-    /// The phone was asked for a session.
-    Opening,
+    /// No link; the phone may come back and go on.
+    Away(Kept),
+    /// There is a link, and the phone was asked for a session.
+    Opening {
+        /// Number of the session that it was asked to go on with.
+        resumes: Option<u64>,
+        /// That session, as long as its grace lasts.
+        kept: Option<Kept>,
+    },
     Open(Open),
+}
+
+/// A session whose link is gone.
+struct Kept {
+    open: Open,
+    /// When it is given up.
+    until: Timestamp,
 }
 
 struct Open {
     number: u64,
+    token: ResumeToken,
     requests: Requests,
     knowledge: Knowledge,
     software: String,
 }
+
+/// What lets this host, and nobody else, go on with the session: a verified PIN is worth as much. Never leaves memory.
+struct ResumeToken(Zeroizing<Vec<u8>>);
 
 /// What a reset did.
 pub(crate) struct Reset {
@@ -46,64 +66,146 @@ pub(crate) struct Reset {
     pub(crate) message: Option<Envelope>,
 }
 
+/// Which session the phone has opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// The one that the link was lost of; [`Session::go_on`] takes it up.
+    Same,
+    /// Another one. Whatever is in the slot belongs to one that is gone.
+    New {
+        /// A command was under way there; it has no answer any more.
+        cancelled: bool,
+    },
+}
+
 impl Session {
     pub(crate) fn new() -> Self {
-        Self { state: State::None, epoch: 0, state_left: false }
+        Self { state: State::None, epoch: 0, told: 0, state_left: false }
     }
 
-    /// Asks a phone for a session; the old one is over.
+    /// Asks a phone to go on with the session that waits for it, or else for a new one.
     pub(crate) fn begin(&mut self, software: &str) -> Envelope {
-        self.end();
-        self.state = State::Opening;
-        self.epoch += 1;
-        messages::Open { resume_token: Vec::new(), epoch: self.epoch, software: software.to_owned() }.into()
+        let kept = match std::mem::replace(&mut self.state, State::None) {
+            State::Away(kept) => Some(kept),
+            State::None | State::Opening { .. } | State::Open(_) => None,
+        };
+        let resume_token = kept.as_ref().map(|kept| kept.open.token.0.to_vec()).unwrap_or_default();
+        if kept.is_none() {
+            self.epoch += 1;
+        }
+        // A higher epoch than it knows ends what it has, and so does a new session.
+        self.state_left &= self.epoch == self.told;
+        self.state = State::Opening { resumes: kept.as_ref().map(|kept| kept.open.number), kept };
+        self.told = self.epoch;
+        messages::Open { resume_token, epoch: self.epoch, software: software.to_owned() }.into()
     }
 
-    /// The link is gone. Returns whether a command was under way.
+    /// The link is gone, and the phone may come back. Returns whether there is anything to come back to.
+    ///
+    /// - `until`: how long the session is kept. One that waits already is kept no longer by this.
+    pub(crate) fn lose_link(&mut self, until: Timestamp) -> bool {
+        self.state = match std::mem::replace(&mut self.state, State::None) {
+            State::Open(open) if !open.token.0.is_empty() => State::Away(Kept { open, until }),
+            State::Away(kept) | State::Opening { kept: Some(kept), .. } => State::Away(kept),
+            State::Open(_) | State::None | State::Opening { kept: None, .. } => State::None,
+        };
+        matches!(self.state, State::Away(_))
+    }
+
+    /// The link is gone, and so is the session. Returns whether a command was under way.
     pub(crate) fn end(&mut self) -> bool {
         self.state_left = false;
         match std::mem::replace(&mut self.state, State::None) {
-            State::Open(mut open) => open.requests.end().is_some(),
-            State::None | State::Opening => false,
+            State::Open(mut open) | State::Away(Kept { mut open, .. }) => open.requests.end(),
+            State::Opening { kept, .. } => kept.is_some_and(|mut kept| kept.open.requests.end()),
+            State::None => false,
         }
     }
 
-    /// The phone opened the session.
-    pub(crate) fn opened(&mut self, opened: &mut Opened) -> Result<(), FrontError> {
-        if !matches!(self.state, State::Opening) {
-            return Err(FrontError::OutOfOrder);
+    /// When a session that waits for its phone is given up.
+    pub(crate) fn grace(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Away(kept) | State::Opening { kept: Some(kept), .. } => Some(kept.until),
+            State::None | State::Opening { kept: None, .. } | State::Open(_) => None,
         }
-        if opened.resumed {
+    }
+
+    /// The grace is over: gives up the session that waits, whether its phone is still away or about to answer. Returns
+    /// whether a command was under way.
+    pub(crate) fn give_up(&mut self) -> bool {
+        let State::Opening { kept, .. } = &mut self.state else { return self.end() };
+        // Should the phone still go on with it, it has to forget all that was in it.
+        self.epoch += 1;
+        self.state_left = true;
+        kept.take().is_some_and(|mut kept| kept.open.requests.end())
+    }
+
+    /// The phone opened a session.
+    pub(crate) fn opened(&mut self, opened: &mut Opened) -> Result<Opening, FrontError> {
+        let State::Opening { resumes, kept } = &mut self.state else { return Err(FrontError::OutOfOrder) };
+        if opened.resumed && *resumes != Some(opened.session) {
             return Err(FrontError::Resumed);
         }
+        let token = ResumeToken(opened.take_token());
+        let software = std::mem::take(&mut opened.software);
+        if opened.resumed
+            && let Some(Kept { open, .. }) = kept
+        {
+            open.requests.resume(opened.last_request_id)?;
+            (open.token, open.software) = (token, software);
+            if let Some(state) = &opened.security_state {
+                open.knowledge.announce(state);
+            }
+            if self.epoch > self.told {
+                // It does not know of the last reset yet.
+                open.knowledge.reset();
+            }
+            if let State::Opening { kept: Some(kept), .. } = std::mem::replace(&mut self.state, State::None) {
+                self.state = State::Open(kept.open);
+            }
+            return Ok(Opening::Same);
+        }
+        let state_left = self.state_left && opened.resumed;
+        let cancelled = self.end();
+        self.state_left = state_left;
         let mut knowledge = Knowledge::default();
         if let Some(state) = &opened.security_state {
             knowledge.announce(state);
         }
         let requests = Requests::new(opened.last_request_id);
-        let software = std::mem::take(&mut opened.software);
-        self.state = State::Open(Open { number: opened.session, requests, knowledge, software });
-        Ok(())
+        self.state = State::Open(Open { number: opened.session, token, requests, knowledge, software });
+        Ok(Opening::New { cancelled })
     }
 
-    /// Whether a command can be sent: there is a session, and none is under way.
+    /// What the phone has to be told now that the session goes on: a reset that it has not heard of, and the command
+    /// that was under way or came meanwhile.
+    pub(crate) fn go_on(&mut self) -> impl Iterator<Item = Envelope> + use<> {
+        let reset = self.tell_reset();
+        let command = match &mut self.state {
+            State::Open(open) => open.requests.send(open.number),
+            State::None | State::Away(_) | State::Opening { .. } => None,
+        };
+        reset.into_iter().chain(command)
+    }
+
+    /// Whether a command can be taken: there is a session, and none is under way.
     pub(crate) fn is_ready(&self) -> bool {
-        self.open().is_some_and(|open| open.requests.current().is_none())
+        self.known().is_some_and(|open| open.requests.current().is_none())
     }
 
     /// The card's answer, if it is known for certain.
     pub(crate) fn known_answer(&self, command: &Command) -> Option<Response> {
-        self.open()?.knowledge.answer(command)
+        self.known()?.knowledge.answer(command)
     }
 
-    /// The request that carries `command` to the card; `None` without a session.
+    /// Takes a command under way, and gives the message that carries it to the card; without a link it waits for one.
     pub(crate) fn transmit(&mut self, command: Command, deadline: Timestamp) -> Option<Envelope> {
-        let State::Open(open) = &mut self.state else { return None };
         self.state_left |= may_leave_state(&command);
-        let request = open.requests.begin(self.epoch, deadline);
-        let (session, request_id, epoch) = (open.number, request.id, request.epoch);
-        let mut bytes = command.into_bytes();
-        Some(messages::Transmit { session, request_id, epoch, command: std::mem::take(&mut *bytes) }.into())
+        let epoch = self.epoch;
+        self.known_mut()?.requests.begin(command, epoch, deadline);
+        let State::Open(open) = &mut self.state else { return None };
+        self.told = epoch;
+        open.requests.send(open.number)
     }
 
     /// The card's response to the command under way; `None` if it belongs to one that was given up.
@@ -150,45 +252,75 @@ impl Session {
     /// The phone did not understand a message. Only the one that asks for a session is needed: a reset or a cancel that
     /// is lost costs nothing, since the epoch rides on each request.
     pub(crate) fn unsupported(&self) -> Result<(), FrontError> {
-        if matches!(self.state, State::Opening) { Err(FrontError::Unsupported) } else { Ok(()) }
+        if matches!(self.state, State::Opening { .. }) { Err(FrontError::Unsupported) } else { Ok(()) }
     }
 
     /// Raises the epoch and forgets everything that belonged to the old one. The phone is told at once if there is
-    /// something to end, else by the next request.
+    /// something to end, else by the next request; one that is away, when it comes back.
     pub(crate) fn reset(&mut self) -> Reset {
         self.epoch += 1;
-        let State::Open(open) = &mut self.state else { return Reset { cancelled: false, message: None } };
-        let cancelled = open.requests.end().is_some();
+        let Some(open) = self.known_mut() else { return Reset { cancelled: false, message: None } };
+        let cancelled = open.requests.end();
         open.knowledge.reset();
-        let tell = std::mem::take(&mut self.state_left) || cancelled;
-        let message = tell.then(|| messages::Reset { session: open.number, epoch: self.epoch }.into());
+        self.state_left |= cancelled;
+        let message = self.tell_reset();
         Reset { cancelled, message }
     }
 
-    /// The cancellation of the command under way, if its time is over. It stays under way until the reset that follows.
-    pub(crate) fn overdue(&self, now: Timestamp) -> Option<Envelope> {
+    /// Whether the time of the command under way is over. It stays under way until the reset that follows.
+    pub(crate) fn is_overdue(&self, now: Timestamp) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// The cancellation of the command under way, if the phone can be told.
+    pub(crate) fn cancel(&self) -> Option<Envelope> {
         let open = self.open()?;
-        let request = open.requests.current().filter(|request| request.deadline <= now)?;
+        let request = open.requests.current()?;
         Some(messages::Cancel { session: open.number, request_id: request.id }.into())
     }
 
     /// When the command under way has taken too long.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
-        self.open()?.requests.current().map(|request| request.deadline)
+        self.known()?.requests.current().map(|request| request.deadline)
     }
 
     pub(crate) fn software(&self) -> Option<&str> {
-        self.open().map(|open| open.software.as_str())
+        self.known().map(|open| open.software.as_str())
     }
 
     pub(crate) fn security(&self) -> Security {
-        self.open().map(|open| open.knowledge.security()).unwrap_or_default()
+        self.known().map(|open| open.knowledge.security()).unwrap_or_default()
     }
 
+    /// The message of a reset that the phone has not heard of, if there is anything to end and the phone is there.
+    fn tell_reset(&mut self) -> Option<Envelope> {
+        let session = self.open()?.number;
+        if self.epoch == self.told || !std::mem::take(&mut self.state_left) {
+            return None;
+        }
+        self.told = self.epoch;
+        Some(messages::Reset { session, epoch: self.epoch }.into())
+    }
+
+    /// The session, if the phone is there.
     fn open(&self) -> Option<&Open> {
+        if let State::Open(open) = &self.state { Some(open) } else { None }
+    }
+
+    /// The session, also while its phone is away.
+    fn known(&self) -> Option<&Open> {
         match &self.state {
-            State::Open(open) => Some(open),
-            State::None | State::Opening => None,
+            State::Open(open) | State::Away(Kept { open, .. }) => Some(open),
+            State::Opening { kept, .. } => kept.as_ref().map(|kept| &kept.open),
+            State::None => None,
+        }
+    }
+
+    fn known_mut(&mut self) -> Option<&mut Open> {
+        match &mut self.state {
+            State::Open(open) | State::Away(Kept { open, .. }) => Some(open),
+            State::Opening { kept, .. } => kept.as_mut().map(|kept| &mut kept.open),
+            State::None => None,
         }
     }
 

@@ -31,6 +31,10 @@ impl Slot {
         self.card.as_ref().map(|card| card.name.as_str())
     }
 
+    pub(crate) fn has_card(&self) -> bool {
+        self.card.is_some()
+    }
+
     pub(crate) fn is_powered(&self) -> bool {
         self.powered
     }

@@ -7,7 +7,7 @@ use pocketcard_front::{Config, Failure, Front, FrontError, Output, PowerAction, 
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::messages::{self, Body, CardState, Envelope, SecurityState};
 
-use support::{ATR, Bench, LOOK, PIN, card_state, opened, seconds};
+use support::{Bench, LOOK, PIN, card_state, opened, seconds};
 
 #[test]
 fn a_command_goes_to_the_phone_and_its_answer_comes_back() {
