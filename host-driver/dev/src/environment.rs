@@ -19,6 +19,8 @@ use crate::{Card, DevError};
 
 /// How long a paired phone may take to connect and its card to be in the reader.
 pub const CARD_LIMIT: Duration = Duration::from_secs(10);
+/// The same over the air, in a machine that may be an emulated one.
+pub const AIR_CARD_LIMIT: Duration = Duration::from_secs(60);
 
 /// What an [`Environment`] is to have. [`Self::start`] builds it.
 #[derive(Debug, Clone)]
@@ -32,6 +34,14 @@ pub struct Builder {
     daemon_config: String,
     more_readers: String,
     bin_dir: Option<PathBuf>,
+    air: Option<Air>,
+}
+
+/// The adapters of an environment whose phones are reached by Bluetooth.
+#[derive(Debug, Clone)]
+struct Air {
+    host: String,
+    phones: Vec<String>,
 }
 
 impl Default for Builder {
@@ -46,6 +56,7 @@ impl Default for Builder {
             daemon_config: String::new(),
             more_readers: String::new(),
             bin_dir: None,
+            air: None,
         }
     }
 }
@@ -115,11 +126,20 @@ impl Builder {
         self
     }
 
+    /// Lets daemon and phones meet over the air: the daemon at the adapter `host`, a phone at each of `phones`. The virtual
+    /// phone has to be built with its feature `ble`, and bluetoothd has to run.
+    #[must_use]
+    pub fn over_the_air(mut self, host: &str, phones: &[&str]) -> Self {
+        self.phones = u32::try_from(phones.len()).ok();
+        self.air = Some(Air { host: host.to_owned(), phones: phones.iter().map(|&name| name.to_owned()).collect() });
+        self
+    }
+
     /// Starts everything and returns when the cards are in the reader.
     ///
     /// # Errors
     /// Whatever did not start, with its last words. Everything that did start is ended again.
-    pub fn start(self) -> Result<Environment, DevError> {
+    pub fn start(mut self) -> Result<Environment, DevError> {
         let built = Built::find(self.bin_dir.as_deref())?;
         let count = self.phones.unwrap_or(self.slots);
         if count > self.slots {
@@ -127,6 +147,13 @@ impl Builder {
             return Err(DevError::NoSuch { what: "slot", index, count });
         }
         let folder = Folder::create(self.keep_logs.as_deref())?;
+        let card_limit = if self.air.is_some() { AIR_CARD_LIMIT } else { CARD_LIMIT };
+        let mut adapters = Vec::new();
+        if let Some(Air { host, phones }) = self.air.take() {
+            self.daemon_config.push_str(&format!("[bluetooth]\nenabled = true\nadapter = \"{host}\"\n"));
+            adapters = phones;
+        }
+        let mut adapters = adapters.into_iter();
         let mut phones = Vec::new();
         for index in 0..count {
             let phone = Phone::new(PhoneSpec {
@@ -134,6 +161,7 @@ impl Builder {
                 program: built.phone.clone(),
                 state: folder.join(&format!("phone-{index}")),
                 socket: folder.join(&format!("phone-{index}.sock")),
+                adapter: adapters.next(),
                 log: folder.log(&format!("phone-{index}")),
                 level: self.log_level.clone(),
                 card: self.card,
@@ -141,7 +169,7 @@ impl Builder {
             });
             phones.push(phone);
         }
-        let links: Vec<String> = phones.iter().map(Phone::address).collect();
+        let links: Vec<String> = phones.iter().filter(|phone| !phone.is_on_air()).map(Phone::address).collect();
         let daemon = Daemon::start(&folder, &built.daemon, self.slots, &links, &self.log_level, &self.daemon_config)?;
         let mut environment = Environment { slots: self.slots, built, phones, pcscd: None, daemon, folder };
         for phone in &mut environment.phones {
@@ -153,7 +181,7 @@ impl Builder {
         // The cards come first: pcscd lets no client in before its first look at every reader, so whoever comes
         // first finds them there.
         for slot in 0..count {
-            environment.daemon.wait_card(slot, true, CARD_LIMIT)?;
+            environment.daemon.wait_card(slot, true, card_limit)?;
         }
         let device = device_name(environment.daemon.driver_socket(), self.slots)?.to_string();
         let driver = environment.built.driver.clone();
@@ -162,7 +190,7 @@ impl Builder {
         }
         environment.pcscd = Some(Pcscd::start(&environment.folder, &driver, &device, &self.log_level)?);
         for slot in 0..count {
-            environment.wait_card(slot, true, CARD_LIMIT)?;
+            environment.wait_card(slot, true, card_limit)?;
         }
         Ok(environment)
     }
@@ -304,6 +332,14 @@ impl Environment {
     pub fn pair_again(&mut self, index: usize, slot: u32) -> Result<(), DevError> {
         let mut control = self.daemon.control()?;
         pair(&mut control, self.phone(index)?, slot)
+    }
+
+    /// Pairs a phone of another environment into `slot`: a second computer for it.
+    ///
+    /// # Errors
+    /// Those of a pairing.
+    pub fn pair_guest(&mut self, phone: &mut Phone, slot: u32) -> Result<(), DevError> {
+        pair(&mut self.daemon.control()?, phone, slot)
     }
 
     /// Whether the daemon answers at its control socket.

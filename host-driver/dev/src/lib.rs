@@ -27,7 +27,7 @@ mod process;
 mod tools;
 
 pub use daemon::Daemon;
-pub use environment::{Builder, CARD_LIMIT, Environment};
+pub use environment::{AIR_CARD_LIMIT, Builder, CARD_LIMIT, Environment};
 pub use error::DevError;
 pub use pcscd::{Pcscd, READER};
 pub use phone::Phone;

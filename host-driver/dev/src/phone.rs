@@ -23,6 +23,7 @@ pub struct Phone {
     program: PathBuf,
     state: PathBuf,
     socket: PathBuf,
+    adapter: Option<String>,
     log: PathBuf,
     level: String,
     card: Card,
@@ -38,6 +39,8 @@ pub(crate) struct PhoneSpec {
     pub(crate) program: PathBuf,
     pub(crate) state: PathBuf,
     pub(crate) socket: PathBuf,
+    /// The Bluetooth adapter that it uses instead of the socket.
+    pub(crate) adapter: Option<String>,
     pub(crate) log: PathBuf,
     pub(crate) level: String,
     pub(crate) card: Card,
@@ -46,9 +49,9 @@ pub(crate) struct PhoneSpec {
 
 impl Phone {
     pub(crate) fn new(spec: PhoneSpec) -> Self {
-        let PhoneSpec { name, program, state, socket, log, level, card, auto_approve } = spec;
+        let PhoneSpec { name, program, state, socket, adapter, log, level, card, auto_approve } = spec;
         let events = VecDeque::new();
-        Self { name, program, state, socket, log, level, card, auto_approve, process: None, events }
+        Self { name, program, state, socket, adapter, log, level, card, auto_approve, process: None, events }
     }
 
     /// The name that computers show for it.
@@ -56,7 +59,12 @@ impl Phone {
         &self.name
     }
 
-    /// Where it listens, as `pocketcard pair --connect` takes it.
+    /// Whether it is reached over the air.
+    pub(crate) fn is_on_air(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    /// Where it listens, as `pocketcard pair --connect` takes it. A phone on the air listens nowhere.
     pub fn address(&self) -> String {
         format!("unix:{}", self.socket.display())
     }
@@ -83,7 +91,11 @@ impl Phone {
         // A phone that was killed leaves its socket behind.
         let _ = std::fs::remove_file(&self.socket);
         let mut arguments: Vec<OsString> = vec!["--script".into(), "--state".into(), self.state.clone().into()];
-        arguments.extend(["--listen".into(), self.address().into(), "--name".into(), self.name.clone().into()]);
+        match &self.adapter {
+            None => arguments.extend(["--listen".into(), self.address().into()]),
+            Some(adapter) => arguments.push(format!("--ble={adapter}").into()),
+        }
+        arguments.extend(["--name".into(), self.name.clone().into()]);
         arguments.extend(["--test-card".into(), self.card.as_str().into()]);
         arguments.extend(["--log".into(), self.log.clone().into()]);
         if self.auto_approve {
@@ -215,6 +227,7 @@ mod tests {
             program,
             state: folder.join("state"),
             socket: folder.join("phone.sock"),
+            adapter: None,
             log: folder.join("phone.log"),
             level: "info".to_owned(),
             card: Card::Empty,

@@ -1,0 +1,138 @@
+//! The stories.
+
+use std::time::Duration;
+
+use pocketcard_dev::{AIR_CARD_LIMIT, Builder, Card, Environment};
+
+use crate::guest::{Failure, logs, radio, sign, start_bluetoothd, step, stop_bluetoothd, wait_radio};
+use crate::ssh;
+
+/// How long a card may stay in the reader when its phone has gone: the supervision time-out, and the grace.
+const LEAVE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a phone may take to see that bluetoothd has gone or come.
+const RADIO_LIMIT: Duration = Duration::from_secs(60);
+
+/// A story and what it needs.
+pub(crate) struct Story {
+    pub(crate) name: &'static str,
+    pub(crate) adapters: u8,
+    /// `[GATT] Channels`, unless BlueZ's default will do.
+    pub(crate) channels: Option<u8>,
+    pub(crate) limit: Duration,
+    pub(crate) tell: fn() -> Result<(), Failure>,
+}
+
+/// All of them, in the order in which they are told.
+pub(crate) const STORIES: [Story; 5] = [
+    Story { name: "login", adapters: 2, channels: Some(1), limit: Duration::from_secs(300), tell: login },
+    Story { name: "login-eatt", adapters: 2, channels: Some(3), limit: Duration::from_secs(300), tell: login },
+    Story { name: "return", adapters: 2, channels: None, limit: Duration::from_secs(420), tell: comes_back },
+    Story { name: "next-host", adapters: 3, channels: None, limit: Duration::from_secs(420), tell: next_host },
+    Story { name: "two-hosts", adapters: 3, channels: None, limit: Duration::from_secs(420), tell: two_hosts },
+];
+
+fn environment(name: &str) -> Builder {
+    Environment::builder().card(Card::Ec).keep_logs(logs(name)).log_level(
+        std::env::var("RUST_LOG").unwrap_or_else(|_| "info,pocketcardd=debug,pocketcard_daemon=debug".to_owned()),
+    )
+}
+
+fn paired() -> Result<Environment, Failure> {
+    step("a phone pairs by its camera over the air, its card is in pcscd", || {
+        Ok(environment("host").over_the_air("hci0", &["hci1"]).start()?)
+    })
+}
+
+fn signs(environment: &Environment, when: &str) -> Result<(), Failure> {
+    step(&format!("pkcs11-tool --login --sign, {when}"), || sign(environment))
+}
+
+/// Pairing, a signature by OpenSC, an ssh login.
+fn login() -> Result<(), Failure> {
+    let environment = paired()?;
+    signs(&environment, "after pairing")?;
+    step("ssh logs in", || ssh::login(&environment))?;
+    signs(&environment, "after ssh")
+}
+
+/// A phone that is killed, walks away, loses bluetoothd, and comes back each time.
+fn comes_back() -> Result<(), Failure> {
+    let mut environment = paired()?;
+    signs(&environment, "after pairing")?;
+
+    step("the phone is killed, the card leaves", || {
+        environment.phone(0)?.kill();
+        Ok(environment.wait_card(0, false, LEAVE_LIMIT)?)
+    })?;
+    step("the phone starts again, the card is back", || {
+        environment.phone(0)?.restart()?;
+        Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&environment, "after the phone's restart")?;
+
+    step("the phone goes out of range, the card leaves", || {
+        radio("away 1")?;
+        Ok(environment.wait_card(0, false, LEAVE_LIMIT)?)
+    })?;
+    step("the phone returns, the card is back", || {
+        radio("back 1")?;
+        Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&environment, "after the phone's return")?;
+
+    step("bluetoothd ends, the card leaves", || {
+        stop_bluetoothd()?;
+        wait_radio(environment.phone(0)?, "down", RADIO_LIMIT)?;
+        Ok(environment.wait_card(0, false, LEAVE_LIMIT)?)
+    })?;
+    step("bluetoothd starts again, the card is back", || {
+        start_bluetoothd()?;
+        Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&environment, "after bluetoothd's restart")
+}
+
+/// A second computer takes the phone when the first has left.
+fn next_host() -> Result<(), Failure> {
+    let mut first = paired()?;
+    signs(&first, "at the first computer")?;
+    let mut second = second(&mut first)?;
+    step("the first computer leaves", || {
+        first.daemon().terminate();
+        Ok(())
+    })?;
+    signs(&second, "at the second computer, alone")?;
+    step("the second leaves and the first returns", || {
+        second.daemon().terminate();
+        first.daemon().restart()?;
+        Ok(first.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&first, "at the first computer again")
+}
+
+/// Two computers have the phone's card at once.
+fn two_hosts() -> Result<(), Failure> {
+    let mut first = paired()?;
+    let second = second(&mut first)?;
+    for round in 1..=3 {
+        step(&format!("both computers sign at once, round {round}"), || {
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| sign(&second));
+                let result = sign(&first);
+                other.join().unwrap_or_else(|_| Err(Failure::Wrong("the second computer panicked".to_owned())))?;
+                result
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// A second computer, paired with the first one's phone while that has it.
+fn second(first: &mut Environment) -> Result<Environment, Failure> {
+    step("a second computer pairs with the phone", || {
+        let mut second = environment("second-host").over_the_air("hci2", &[]).start()?;
+        second.pair_guest(first.phone(0)?, 0)?;
+        second.wait_card(0, true, AIR_CARD_LIMIT)?;
+        Ok(second)
+    })
+}
