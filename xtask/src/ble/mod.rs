@@ -1,19 +1,20 @@
 //! `cargo xtask test-ble`: real BlueZ on a real kernel with virtual controllers, in an emulated machine whose root is this
 //! machine's, read-only.
 //!
-//! What runs in the guest is a *story*: a script in tests/ble/stories, or any command with `--run`.
+//! What runs in the guest is a *story*: one of tests/src/bin/ble-story, or any command with `--run`.
 
 mod guest;
 mod image;
 mod radio;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
-use crate::workspace::{self, cargo, root, scratch, target};
+use crate::workspace::{self, cargo, output, scratch, target};
 use crate::{Problem, install};
 use guest::{Job, Verdict};
 use image::Image;
@@ -31,13 +32,34 @@ const PACKAGES: [&str; 9] = [
     "libdbus-1-dev",
     "util-linux",
 ];
+/// What the stories need beside it: a private pcscd, OpenSC, ssh.
+const STORY_NEEDS: [&str; 8] =
+    ["gcc", "pkg-config", "libpcsclite-dev", "pcscd", "opensc", "openssl", "openssh-client", "mount"];
+/// What is built for the stories, and what of it goes into the guest.
+const STORY_PACKAGES: [&str; 12] = [
+    "--package",
+    "pocketcardd",
+    "--package",
+    "pocketcard",
+    "--package",
+    "pocketcard-driver",
+    "--package",
+    "pocketcard-examples",
+    "--package",
+    "pocketcard-tests",
+    "--features",
+    "pocketcard-examples/ble",
+];
+const STORY_PROGRAMS: [&str; 5] = ["pocketcardd", "pocketcard", "virtual-phone", "libifd_pocketcard.so", "ble-story"];
+/// What is built for a command.
+const BRIDGE: [&str; 4] = ["--package", "pocketcard-tests", "--bin", "ble-bridge"];
 /// Boots of a story: the second only if the first was lost before the story could fail.
 const BOOTS: u32 = 2;
 
 /// Which stories, and how.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this story of tests/ble/stories, instead of all.
+    /// Only this story, instead of all.
     #[arg(long, value_name = "NAME", conflicts_with = "run")]
     story: Option<String>,
     /// A shell command to run in the guest instead of a story.
@@ -46,18 +68,21 @@ pub(crate) struct Arguments {
     /// How many times in a row each must pass.
     #[arg(long, value_name = "N", default_value_t = 1)]
     times: u32,
-    /// What bluetoothd gets as `[GATT] Channels`; its default without it.
+    /// What bluetoothd gets as `[GATT] Channels`, instead of what the story says or BlueZ's default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     channels: Option<u8>,
-    /// How many adapters the guest has: hci0, hci1 and so on.
+    /// How many adapters the guest of `--run` has: hci0, hci1 and so on.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=8))]
     adapters: u8,
     /// What is behind the adapters.
     #[arg(long, value_enum, default_value_t = Kind::Bumble)]
     controllers: Kind,
-    /// How long the story may run.
+    /// How long the command of `--run` may take.
     #[arg(long, value_name = "SECONDS", default_value_t = guest::STORY_LIMIT.as_secs())]
     limit: u64,
+    /// Show what a story writes while it is told.
+    #[arg(long, short)]
+    verbose: bool,
     /// Name of the log and of the guest's folder, for several guests at once.
     #[arg(long, value_name = "NAME", default_value = "run", requires = "run")]
     name: String,
@@ -90,7 +115,8 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
             return Ok(Outcome::Skipped("the guest is an x86-64".to_owned()));
         }
         let install = || {
-            install::apt(&PACKAGES)?;
+            let needs: &[&str] = if arguments.run.is_none() { &STORY_NEEDS } else { &[] };
+            install::apt(&[PACKAGES.as_slice(), needs].concat())?;
             Ok((image::prepare()?, Controllers::prepare(arguments.controllers)?))
         };
         match install() {
@@ -102,52 +128,81 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
     })?;
     let Some((image, controllers)) = installed else { return Ok(None) };
     let mut programs = Vec::new();
+    if arguments.run.is_none() {
+        steps.step("Build what the stories are about", || build(&STORY_PACKAGES).map(|()| Outcome::Done))?;
+        programs.extend(STORY_PROGRAMS.map(built));
+    } else if controllers != Controllers::Btvirt {
+        steps.step("Build what makes adapters of the controllers", || build(&BRIDGE).map(|()| Outcome::Done))?;
+    }
     if controllers != Controllers::Btvirt {
-        steps.step("Build what makes adapters of the controllers", || {
-            workspace::run(&mut cargo(["build", "--package", "pocketcard-tests", "--bin", "ble-bridge"]))?;
-            Ok(Outcome::Done)
-        })?;
-        programs.push(target().join("debug/ble-bridge"));
+        programs.push(built("ble-bridge"));
     }
     Ok(Some(Ready { image, controllers, programs }))
 }
 
+fn build(what: &[&str]) -> Result<(), Problem> {
+    workspace::run(cargo(["build"]).args(what))
+}
+
+fn built(program: &str) -> PathBuf {
+    target().join("debug").join(program)
+}
+
 fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
-    let job = |name: &str, script: String, shown| Job {
-        name: name.to_owned(),
-        script,
+    let job = Job {
+        name: arguments.name.clone(),
+        script: String::new(),
         channels: arguments.channels,
         adapters: arguments.adapters,
         controllers: ready.controllers.clone(),
         programs: ready.programs.clone(),
         limit: Duration::from_secs(arguments.limit),
-        shown,
+        shown: true,
     };
     if let Some(command) = &arguments.run {
-        return Ok(vec![job(&arguments.name, command.clone(), true)]);
+        return Ok(vec![Job { script: command.clone(), ..job }]);
     }
+    let list = output(Command::new(built("ble-story")).arg("--list"))?;
+    let stories = list.lines().map(|line| {
+        Story::parse(line).ok_or_else(|| Problem::Wrong(format!("ble-story --list: {line:?} is no story")))
+    });
     let mut jobs = Vec::new();
-    for name in stories()? {
-        if arguments.story.as_ref().is_none_or(|story| *story == name) {
-            jobs.push(job(&name, format!(". \"$BLE_ROOT/tests/ble/stories/{name}.sh\"\n"), false));
+    for story in stories {
+        let Story { name, adapters, channels, limit } = story?;
+        if arguments.story.as_ref().is_some_and(|wanted| *wanted != name) {
+            continue;
         }
+        // Debian's sshd may lie where PATH does not reach.
+        let sshd = install::sshd().map(|path| path.display().to_string()).unwrap_or_default();
+        let script = format!("export BLE_SSHD='{sshd}' POCKETCARD_BIN_DIR=\"$BLE_BIN\"\nexec ble-story {name}\n");
+        let channels = arguments.channels.or(channels);
+        jobs.push(Job { name, script, channels, adapters, limit, shown: arguments.verbose, ..job.clone() });
     }
     match (&arguments.story, jobs.is_empty()) {
-        (Some(story), true) => Err(Problem::Wrong(format!("there is no tests/ble/stories/{story}.sh"))),
+        (Some(story), true) => Err(Problem::Wrong(format!("no story is called {story}; there are:\n{list}"))),
         _ => Ok(jobs),
     }
 }
 
-fn stories() -> Result<Vec<String>, Problem> {
-    let folder = root().join("tests/ble/stories");
-    let files = fs::read_dir(&folder).context(folder.display().to_string())?.flatten();
-    let mut names: Vec<String> = files
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|end| end == "sh"))
-        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
-        .collect();
-    names.sort();
-    Ok(names)
+/// A line of `ble-story --list`.
+#[derive(Debug, PartialEq, Eq)]
+struct Story {
+    name: String,
+    adapters: u8,
+    channels: Option<u8>,
+    limit: Duration,
+}
+
+impl Story {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let name = words.next()?.to_owned();
+        let adapters = words.next()?.parse().ok()?;
+        let channels = words.next()?;
+        let channels = if channels == "-" { None } else { Some(channels.parse().ok()?) };
+        let limit = Duration::from_secs(words.next()?.parse().ok()?);
+        words.next().is_none().then_some(Self { name, adapters, channels, limit })
+    }
 }
 
 /// Boots the job's guest until it has passed `times` times in a row, or failed once.
@@ -192,6 +247,17 @@ mod tests {
         let mut verdicts = verdicts.into_iter();
         let mut lost = 0;
         (attempt(|| Ok(verdicts.next().unwrap()), &mut lost).unwrap(), lost)
+    }
+
+    #[test]
+    fn a_story_says_what_it_needs() {
+        let limit = Duration::from_secs(300);
+        let story = |adapters, channels| Story { name: "login".to_owned(), adapters, channels, limit };
+        assert_eq!(Story::parse("login 2 - 300"), Some(story(2, None)));
+        assert_eq!(Story::parse("login 3 1 300"), Some(story(3, Some(1))));
+        for wrong in ["", "login", "login 2 -", "login x - 300", "login 2 - 300 more"] {
+            assert_eq!(Story::parse(wrong), None);
+        }
     }
 
     #[test]
