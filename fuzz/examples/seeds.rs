@@ -246,6 +246,11 @@ fn front() {
     write("front", "windows", &[start, &select, &[ANSWER, 2, 88, 0], &get_response, &get_response].concat());
     write("front", "reset_while_waiting", &[start, &verify, reset, &[ANSWER, 0, 0, 0], &select].concat());
     write("front", "lost_while_waiting", &[start, &verify, &[DOWN], start, &select, &[ANSWER, 0, 9, 0]].concat());
+    let resumed: &[u8] = &[UP, OPENED, 1, 1, 1, 3];
+    write("front", "resumed", &[start, &verify, &[DOWN], resumed, &[ANSWER, 0, 0, 0], &select].concat());
+    write("front", "reset_in_the_gap", &[start, &verify, &[DOWN], reset, &select, resumed, &[ANSWER, 0, 9, 0]].concat());
+    write("front", "back_too_late", &[start, &verify, &[DOWN, UP, 10, 6, OPENED, 1, 1, 1, 3]].concat());
+    write("front", "closed_while_waiting", &[start, &verify, &[12], start, &select, &[ANSWER, 0, 9, 0]].concat());
     write("front", "timeout", &[start, &verify, &[10, 60], &select].concat());
     write(
         "front",

@@ -19,7 +19,13 @@ struct World {
     /// Session, id and epoch of the last request that reached the phone.
     request: Option<(u64, u64, u64)>,
     session: Option<u64>,
+    /// The last session that was open on a link that was lost and not closed: the one that may go on.
+    lost: Option<u64>,
+    /// What the phone was asked to go on with.
+    resumes: Option<u64>,
     last_id: Option<u64>,
+    /// The session has just gone on: the request of before may come once more, with its id.
+    repeats: bool,
     epoch: u64,
     /// Data of the last answer that belonged to a request under way.
     answer: Vec<u8>,
@@ -39,7 +45,10 @@ pub fn run(data: &[u8]) {
         replies: 0,
         request: None,
         session: None,
+        lost: None,
+        resumes: None,
         last_id: None,
+        repeats: false,
         epoch: 0,
         answer: Vec::new(),
         answers: 0,
@@ -52,6 +61,7 @@ pub fn run(data: &[u8]) {
     world.now += Config::default().transmit_limit;
     world.front.handle_timeout(world.now);
     world.check();
+    assert!(world.session.is_some() || world.presence.atr.is_none(), "no card outlives its link for ever");
     assert_eq!(world.commands, world.replies, "each command has its one reply");
     assert_eq!(world.front.poll_timeout(), None);
 }
@@ -59,16 +69,21 @@ pub fn run(data: &[u8]) {
 impl World {
     fn operate(&mut self, input: &mut Input<'_>) {
         let now = self.now;
-        match input.byte() % 12 {
+        match input.byte() % 13 {
             0 => {
+                self.lose();
                 self.front.handle_link_up(now);
                 self.link = true;
-                (self.session, self.last_id) = (None, None);
             }
             1 => {
+                self.lose();
                 self.front.handle_link_down(now);
-                self.link = false;
-                self.session = None;
+            }
+            12 => {
+                self.lose();
+                self.lost = None;
+                self.front.handle_link_closed(now);
+                assert!(self.front.presence().atr.is_none(), "a card that is kept");
             }
             2 => {
                 let action = match input.byte() % 3 {
@@ -102,11 +117,13 @@ impl World {
                 let session = u64::from(input.byte() % 4);
                 let shape = input.byte();
                 let last_request_id = u64::from(input.byte() % 4);
-                let asked = self.link && self.session.is_none() && shape & 1 == 0;
+                let resumed = shape & 1 != 0;
+                let known = if resumed { self.resumes == Some(session) } else { true };
+                let asked = self.link && self.session.is_none() && known;
                 let opened = Opened {
                     session,
                     token: vec![7; 32],
-                    resumed: shape & 1 != 0,
+                    resumed,
                     last_request_id,
                     card_state: (shape & 2 == 0).then(|| card_state(shape, input.byte())),
                     security_state: None,
@@ -114,6 +131,7 @@ impl World {
                 };
                 if asked {
                     (self.session, self.last_id) = (Some(session), Some(last_request_id));
+                    (self.lost, self.repeats) = (None, resumed);
                 }
                 self.phone(opened.into());
             }
@@ -155,6 +173,12 @@ impl World {
             }
             _ => self.front.handle_timeout(now),
         }
+    }
+
+    /// The link is gone; what was open on it may go on.
+    fn lose(&mut self) {
+        self.link = false;
+        self.lost = self.session.take().or(self.lost);
     }
 
     /// A message of the phone; without a link there is nobody to send one.
@@ -207,7 +231,7 @@ impl World {
                 Output::Close(_) => {
                     assert!(self.link);
                     self.link = false;
-                    self.session = None;
+                    (self.session, self.lost) = (None, None);
                 }
                 Output::Pending(_) => assert!(self.commands > self.replies, "a command that waits"),
                 other => unreachable!("an output without a rule: {other:?}"),
@@ -216,19 +240,27 @@ impl World {
         assert_eq!(self.front.presence(), self.presence);
         assert!(!self.front.is_powered() || self.presence.atr.is_some());
         assert!(self.commands - self.replies <= 1, "one command at a time");
-        assert_eq!(self.front.poll_timeout().is_some(), self.commands > self.replies);
+        let kept = self.session.is_none() && self.presence.atr.is_some();
+        assert_eq!(self.front.poll_timeout().is_some(), kept || self.commands > self.replies);
     }
 
     fn sent(&mut self, message: Envelope) {
         let epoch = match message.body.as_ref().expect("the front sends what it knows") {
             Body::Open(open) => {
-                assert!(open.resume_token.is_empty());
+                self.resumes = None;
+                if !open.resume_token.is_empty() {
+                    assert_eq!(open.resume_token, vec![7; 32]);
+                    assert!(self.presence.atr.is_some(), "a session without a card goes on");
+                    self.resumes = self.lost;
+                    assert!(self.resumes.is_some(), "a session that was closed goes on");
+                }
                 open.epoch
             }
             Body::Transmit(transmit) => {
                 assert_eq!(Some(transmit.session), self.session);
                 if let Some(last) = self.last_id {
-                    assert_eq!(transmit.request_id, last + 1, "ids have no gaps");
+                    let repeated = std::mem::take(&mut self.repeats) && transmit.request_id == last;
+                    assert!(repeated || transmit.request_id == last + 1, "ids have no gaps");
                 }
                 self.last_id = Some(transmit.request_id);
                 self.request = Some((transmit.session, transmit.request_id, transmit.epoch));
