@@ -68,7 +68,7 @@ impl Fragmenter {
         let payload = rest.get(..cut.size.bytes().saturating_sub(fragment.len())).unwrap_or(rest);
         fragment.extend_from_slice(payload);
         cut.offset += payload.len();
-        // Even the smallest size needs only 4,097 fragments for the longest message.
+        // Even the smallest size needs only 5,462 fragments for the longest message.
         cut.index = cut.index.saturating_add(1);
         if cut.offset >= message.len() {
             flags |= END;

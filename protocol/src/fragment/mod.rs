@@ -93,6 +93,8 @@ pub struct FragmentSize(usize);
 impl FragmentSize {
     /// What the smallest ATT MTU carries.
     pub const SMALLEST: Self = Self(20);
+    /// Less is never asked for. Some stacks take a few bytes of the smallest ATT MTU for themselves.
+    const LEAST: usize = 16;
     /// What fits a link-layer packet with its headers; larger ones are slower on most phones.
     pub const DEFAULT: Self = Self(244);
     /// Longer values get lost on the way through some stacks.
@@ -104,10 +106,10 @@ impl FragmentSize {
         Self(mtu.saturating_sub(3).clamp(Self::SMALLEST.0, Self::DEFAULT.0))
     }
 
-    /// A size of the caller's choice, brought into the range of 20 to 509.
+    /// A size of the caller's choice, brought into the range of 16 to 509.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self(bytes.clamp(Self::SMALLEST.0, Self::LARGEST.0))
+        Self(bytes.clamp(Self::LEAST, Self::LARGEST.0))
     }
 
     /// Bytes of a fragment.
@@ -238,8 +240,8 @@ mod tests {
         for (mtu, bytes) in [(0, 20), (23, 20), (185, 182), (247, 244), (517, 244)] {
             assert_eq!(FragmentSize::from_mtu(mtu).bytes(), bytes);
         }
-        assert_eq!(FragmentSize::new(600).bytes(), 509);
-        for size in [20, 21, 244, 509] {
+        assert_eq!((FragmentSize::new(600).bytes(), FragmentSize::new(1).bytes()), (509, 16));
+        for size in [16, 20, 21, 244, 509] {
             let mut fragmenter = Fragmenter::new(FragmentSize::new(size));
             let mut reassembler = Reassembler::new(LONGEST_MESSAGE);
             let message: Vec<u8> = (0..=255).cycle().take(LONGEST_MESSAGE).collect();
