@@ -220,6 +220,16 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Whether the link was lost rather than closed: nobody wanted it to end, so the card session that was on it waits
+    /// for another link. A record that does not decrypt counts as lost, because whoever owns the radio can make one. So
+    /// does a wait that was too long, whichever side noticed.
+    ///
+    /// Spec: SPEC.md section 9.1
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::Lost | Self::Decrypt | Self::Timeout(_) | Self::Peer(messages::CloseReason::Expired))
+    }
+
     /// What the peer is told, if it is told anything.
     pub(super) const fn to_peer(self) -> Option<messages::CloseReason> {
         use messages::CloseReason as Told;
@@ -353,6 +363,17 @@ mod tests {
             let silent = matches!(reason, CloseReason::Lost | CloseReason::Decrypt | CloseReason::Peer(_));
             assert_eq!(reason.to_peer().is_none(), silent, "{reason}");
         }
+    }
+
+    #[test]
+    fn a_link_that_somebody_closed_is_not_lost() {
+        let lost: Vec<String> =
+            all().into_iter().filter(|reason| reason.is_loss()).map(|reason| reason.to_string()).collect();
+        let timeouts = lost.iter().filter(|reason| reason.starts_with("timed out")).count();
+        assert_eq!((lost.len(), timeouts), (11, 8), "{lost:?}");
+        // Both sides agree about a wait that was too long.
+        let told = CloseReason::Timeout(Limit::Request).to_peer().map(CloseReason::Peer);
+        assert!(told.is_some_and(CloseReason::is_loss));
     }
 
     #[test]
