@@ -10,6 +10,7 @@ use super::applet::{Applet, Context, PinStatus, Progress, SessionId};
 use super::effect::EffectResult;
 use super::event::CommandLine;
 use super::piv::PivApplet;
+use super::snapshot::Kept;
 use crate::traits::KeyHandle;
 
 /// Shortest identifier that selects: a registered application provider identifier.
@@ -20,15 +21,16 @@ const SELECT: u8 = 0xA4;
 /// The card's applets, and which of them each session has selected. PIV is selected from the start: some programs never send a
 /// SELECT once they have met the card.
 pub(crate) struct Dispatcher {
-    piv: PivApplet,
+    pub(super) piv: PivApplet,
     others: Vec<Box<dyn Applet>>,
     /// Index into the applets, PIV first; sessions that are not here have PIV.
     selected: BTreeMap<SessionId, usize>,
+    pub(super) kept: Option<Kept>,
 }
 
 impl Dispatcher {
     pub(crate) const fn new(piv: PivApplet, others: Vec<Box<dyn Applet>>) -> Self {
-        Self { piv, others, selected: BTreeMap::new() }
+        Self { piv, others, selected: BTreeMap::new(), kept: None }
     }
 
     /// Begins a command. Whatever no applet could answer is refused here and changes nothing.
@@ -111,7 +113,7 @@ impl Dispatcher {
         if command.p2() == 0x00 { Progress::success(&template) } else { Progress::status(StatusWord::Success) }
     }
 
-    fn applets(&self) -> impl Iterator<Item = &dyn Applet> {
+    pub(super) fn applets(&self) -> impl Iterator<Item = &dyn Applet> {
         std::iter::once(&self.piv as &dyn Applet).chain(self.others.iter().map(|applet| &**applet))
     }
 

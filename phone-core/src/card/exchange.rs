@@ -13,7 +13,7 @@ use pocketcard_protocol::time::Timestamp;
 use super::applet::{Context, Progress, SessionId};
 use super::effect::{Effect, EffectResult, OperationId};
 use super::event::{Caller, CardEvent, CommandLine};
-use super::session::{Admission, CardSession};
+use super::session::{Admission, Announced, CardSession};
 use super::{Card, HostId, LinkId, Output};
 use crate::traits::KeyHandle;
 
@@ -61,7 +61,8 @@ impl Card {
             (Some(Body::Cancel(Cancel { session: number, request_id })), Some(session)) if number == session.0 => {
                 self.cancel_request(session, request_id, now);
             }
-            (Some(Body::Open(_) | Body::Transmit(_) | Body::Reset(_) | Body::Cancel(_)), _) => {
+            (Some(Body::Fetch(fetch)), Some(session)) if fetch.session == session.0 => self.fetch(link, &fetch),
+            (Some(Body::Open(_) | Body::Transmit(_) | Body::Reset(_) | Body::Cancel(_) | Body::Fetch(_)), _) => {
                 self.close(link, CloseReason::Protocol);
             }
             // The link itself answers these; nothing of the card depends on them.
@@ -103,8 +104,8 @@ impl Card {
                 }
                 self.last_session += 1;
                 let id = SessionId(self.last_session);
-                let status = self.dispatcher.pin_status(id);
-                let session = CardSession::new(host, host_name.clone(), link, token, open.epoch, status, now);
+                let announced = self.holds(id);
+                let session = CardSession::new(host, host_name.clone(), link, token, open.epoch, announced, now);
                 self.sessions.insert(id, session);
                 id
             }
@@ -112,8 +113,9 @@ impl Card {
         if let Some(entry) = self.links.get_mut(&link) {
             entry.session = Some(id);
         }
+        let announced = self.holds(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.note_security(self.dispatcher.pin_status(id));
+        session.note(announced);
         let opened = Opened {
             session: id.0,
             token: session.token(),
@@ -448,21 +450,33 @@ impl Card {
         self.sessions.get(&id).and_then(|session| session.link)
     }
 
-    /// Tells every host what has changed about its PIN.
+    /// Tells every host what has changed about its PIN and about what everybody may read.
     fn announce_security(&mut self) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let snapshot = self.snapshot_digest();
         let mut events = Vec::new();
         for (id, session) in &mut self.sessions {
-            let status = self.dispatcher.pin_status(*id);
-            if !session.note_security(status) {
+            let before = session.announced().pin;
+            let pin = self.dispatcher.pin_status(*id);
+            if !session.note(Announced { pin, snapshot }) {
                 continue;
             }
             if let Some(link) = session.link {
                 self.outputs.push_back(Output::Send { link, envelope: session.security_state().into() });
             }
-            let (pin_verified, pin_tries_left) = (status.verified, status.tries_left);
-            events.push(CardEvent::SecurityChanged { host: session.host, pin_verified, pin_tries_left });
+            if pin != before {
+                let (pin_verified, pin_tries_left) = (pin.verified, pin.tries_left);
+                events.push(CardEvent::SecurityChanged { host: session.host, pin_verified, pin_tries_left });
+            }
         }
         events.into_iter().for_each(|event| self.tell(event));
+    }
+
+    /// What holds on the card for a session.
+    fn holds(&mut self, id: SessionId) -> Announced {
+        Announced { pin: self.dispatcher.pin_status(id), snapshot: self.snapshot_digest() }
     }
 
     fn card_state(&self) -> CardState {

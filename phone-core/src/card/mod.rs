@@ -3,6 +3,7 @@
 //!
 //! - `session`: one card session per paired host: request ids, reset epochs, tokens.
 //! - `dispatcher`, [`applet`]: which application a command is for, and what an application is.
+//! - `snapshot`: what everybody may read, in one piece for the hosts.
 //! - [`piv`]: the PIV application. `configuration`: what management tools ask before they use it.
 //!
 //! Spec: SPEC.md sections 7 and 9; SP 800-73-4
@@ -17,6 +18,7 @@ mod exchange;
 pub mod piv;
 mod probe;
 mod session;
+mod snapshot;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
 #[cfg(test)]

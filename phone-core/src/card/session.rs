@@ -8,6 +8,7 @@
 use std::fmt;
 
 use pocketcard_protocol::messages::{Envelope, Response, SecurityState};
+use pocketcard_protocol::snapshot::SnapshotDigest;
 use pocketcard_protocol::time::Timestamp;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
@@ -48,7 +49,14 @@ pub(crate) struct CardSession {
     last_request: u64,
     stored: Option<Stored>,
     security_version: u64,
-    announced: PinStatus,
+    announced: Announced,
+}
+
+/// What the host was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) pin: PinStatus,
+    pub(crate) snapshot: Option<SnapshotDigest>,
 }
 
 impl CardSession {
@@ -58,7 +66,7 @@ impl CardSession {
         link: LinkId,
         token: [u8; 32],
         epoch: u64,
-        status: PinStatus,
+        announced: Announced,
         now: Timestamp,
     ) -> Self {
         Self {
@@ -72,7 +80,7 @@ impl CardSession {
             last_request: 0,
             stored: None,
             security_version: 1,
-            announced: status,
+            announced,
         }
     }
 
@@ -149,28 +157,38 @@ impl CardSession {
     /// A message with this response APDU.
     pub(crate) fn response(&self, session: u64, request_id: u64, epoch: u64, response: Vec<u8>) -> Envelope {
         let security_version = self.security_version;
-        Response { session, request_id, epoch, response, security_version, snapshot_digest: Vec::new() }.into()
+        let snapshot_digest = self.snapshot_digest();
+        Response { session, request_id, epoch, response, security_version, snapshot_digest }.into()
     }
 
-    /// Takes note of the PIN's state; `true` if the host has to be told.
-    pub(crate) fn note_security(&mut self, status: PinStatus) -> bool {
-        let changed = status != self.announced;
+    /// Takes note of what holds on the card; `true` if the host has to be told.
+    pub(crate) fn note(&mut self, announced: Announced) -> bool {
+        let changed = announced != self.announced;
         if changed {
-            self.announced = status;
+            self.announced = announced;
             self.security_version += 1;
         }
         changed
     }
 
-    /// What the host is told about the PIN.
+    /// What the host was told last.
+    pub(crate) const fn announced(&self) -> Announced {
+        self.announced
+    }
+
+    /// What the host is told.
     pub(crate) fn security_state(&self) -> SecurityState {
         SecurityState {
             version: self.security_version,
-            pin_verified: self.announced.verified,
-            pin_tries_left: u32::from(self.announced.tries_left),
+            pin_verified: self.announced.pin.verified,
+            pin_tries_left: u32::from(self.announced.pin.tries_left),
             epoch: self.epoch,
-            snapshot_digest: Vec::new(),
+            snapshot_digest: self.snapshot_digest(),
         }
+    }
+
+    fn snapshot_digest(&self) -> Vec<u8> {
+        self.announced.snapshot.map(SnapshotDigest::to_field).unwrap_or_default()
     }
 }
 
@@ -185,8 +203,8 @@ mod tests {
     use super::*;
 
     fn session() -> CardSession {
-        let status = PinStatus { verified: false, tries_left: 3 };
-        CardSession::new(HostId::new([1; 32]), "h".into(), LinkId::new(1), [7; 32], 4, status, Timestamp::ZERO)
+        let announced = Announced { pin: PinStatus { verified: false, tries_left: 3 }, snapshot: None };
+        CardSession::new(HostId::new([1; 32]), "h".into(), LinkId::new(1), [7; 32], 4, announced, Timestamp::ZERO)
     }
 
     fn bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {

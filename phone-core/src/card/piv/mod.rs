@@ -73,6 +73,26 @@ impl PivApplet {
         }
     }
 
+    /// Goes up with every change of the objects.
+    pub(crate) const fn revision(&self) -> u64 {
+        self.state.revision()
+    }
+
+    /// The answer to SELECT.
+    pub(crate) fn template(&self) -> Vec<u8> {
+        self.profile.application_property_template()
+    }
+
+    /// The answer to GET VERSION.
+    pub(crate) const fn version(&self) -> [u8; 3] {
+        self.profile.version.to_bytes()
+    }
+
+    /// Every instruction that is not refused as unknown, ascending.
+    pub(crate) fn instructions(&self) -> Vec<u8> {
+        (0..=u8::MAX).filter(|ins| instruction_name(*ins).is_some()).collect()
+    }
+
     /// What a session may know about its PIN.
     pub(crate) fn pin_status(&self, session: SessionId) -> PinStatus {
         let kept = if session == SessionId::OWNER { 0 } else { self.profile.kept_tries };
@@ -136,7 +156,7 @@ impl PivApplet {
             PivCommand::Generate { slot, algorithm, policies } => {
                 self.generate(session, slot, algorithm, policies, context)
             }
-            PivCommand::GetVersion => Ok(Progress::success(&self.profile.version.to_bytes())),
+            PivCommand::GetVersion => Ok(Progress::success(&self.version())),
             PivCommand::GetSerial => Ok(Progress::success(&self.serial().to_be_bytes())),
             PivCommand::GetMetadata(reference) => self.metadata(reference, context),
             PivCommand::MoveKey { from, to } => self.move_key(session, from, to, context),
@@ -192,7 +212,7 @@ impl Applet for PivApplet {
     }
 
     fn select(&mut self, _session: SessionId) -> Vec<u8> {
-        self.profile.application_property_template()
+        self.template()
     }
 
     fn clear(&mut self, session: SessionId) {

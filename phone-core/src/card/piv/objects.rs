@@ -85,9 +85,13 @@ impl ObjectTag {
         matches!(self, Self::DISCOVERY | Self::BIOMETRIC_TEMPLATES)
     }
 
+    /// The objects that [`ObjectTag::needs_pin`].
+    pub(crate) const NEED_PIN: [Self; 5] =
+        [Self::FINGERPRINTS, Self::FACIAL_IMAGE, Self::PRINTED, Self::IRIS, Self::PAIRING_CODE];
+
     /// Whether reading asks for the PIN, even to learn that the object is empty.
-    pub const fn needs_pin(self) -> bool {
-        matches!(self, Self::FINGERPRINTS | Self::FACIAL_IMAGE | Self::PRINTED | Self::IRIS | Self::PAIRING_CODE)
+    pub fn needs_pin(self) -> bool {
+        Self::NEED_PIN.contains(&self)
     }
 
     /// Name of a known object for people.

@@ -99,6 +99,8 @@ pub(crate) struct PivState {
     management: ManagementKey,
     keys: BTreeMap<Slot, KeyRecord>,
     objects: BTreeMap<ObjectTag, Zeroizing<Vec<u8>>>,
+    /// Counts the changes of `objects` since the start.
+    revision: u64,
 }
 
 impl PivState {
@@ -139,6 +141,7 @@ impl PivState {
             management: entry(entries, MANAGEMENT, ManagementKey::from_bytes)?,
             keys: BTreeMap::new(),
             objects: BTreeMap::new(),
+            revision: 0,
         };
         for (name, bytes) in entries {
             if let Some(reference) = name.strip_prefix(KEY_PREFIX) {
@@ -192,7 +195,16 @@ impl PivState {
         for (tag, content) in &objects {
             batch.put(&object_entry(*tag), content);
         }
-        let state = Self { kind, identity: Identity { serial }, pin, puk, management, keys: BTreeMap::new(), objects };
+        let state = Self {
+            kind,
+            identity: Identity { serial },
+            pin,
+            puk,
+            management,
+            keys: BTreeMap::new(),
+            objects,
+            revision: 0,
+        };
         Ok((state, batch))
     }
 
@@ -218,6 +230,16 @@ impl PivState {
     /// Content of an object that somebody wrote.
     pub(crate) fn object(&self, tag: ObjectTag) -> Option<&[u8]> {
         self.objects.get(&tag).map(|content| content.as_slice())
+    }
+
+    /// The objects that somebody wrote.
+    pub(crate) fn object_tags(&self) -> impl Iterator<Item = ObjectTag> {
+        self.objects.keys().copied()
+    }
+
+    /// Another number after every change of an object.
+    pub(crate) const fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The highest retired slot that has a certificate, 0 without any.
@@ -313,6 +335,7 @@ impl PivState {
             batch.delete(&object_entry(tag));
             commit(context, batch)?;
             self.objects.remove(&tag);
+            self.revision += 1;
             return Ok(());
         }
         let others = self.objects.iter().filter(|(other, _)| **other != tag);
@@ -323,6 +346,7 @@ impl PivState {
         batch.put(&object_entry(tag), content);
         commit(context, batch)?;
         self.objects.insert(tag, Zeroizing::new(content.to_vec()));
+        self.revision += 1;
         Ok(())
     }
 
@@ -381,6 +405,7 @@ impl PivState {
         }
         // The serial number is the phone's: people have written it down.
         state.identity = Identity { serial: self.identity.serial };
+        state.revision = self.revision + 1;
         commit(context, batch)?;
         let handles = self.key_handles();
         *self = state;

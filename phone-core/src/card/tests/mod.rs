@@ -7,8 +7,10 @@ mod pin;
 mod properties;
 mod select;
 mod sessions;
+mod snapshot;
 mod transcripts;
 
+use super::CardEvent;
 use super::test_support::{TestBox, TestHost};
 
 const VERIFY: &str = "00200080 08 313233343536FFFF";
