@@ -49,6 +49,11 @@ impl Card {
         // Messages of a link that has just been closed may still come in.
         let Some(entry) = self.links.get(&link) else { return };
         let current = entry.session;
+        let of_session =
+            matches!(envelope.body, Some(Body::Transmit(_) | Body::Reset(_) | Body::Cancel(_) | Body::Fetch(_)));
+        if of_session && let Some(session) = current.and_then(|id| self.sessions.get_mut(&id)) {
+            session.confirm_token();
+        }
         match (envelope.body, current) {
             (Some(Body::Open(open)), None) => self.open(link, open, now),
             (Some(Body::Transmit(transmit)), Some(session)) if transmit.session == session.0 => {
@@ -92,7 +97,7 @@ impl Card {
                 // While it has no link, so that nothing is sent before `Opened`.
                 self.epoch(id, open.epoch);
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.resume(link, token, now);
+                    session.resume(link, token, &resume_token);
                 }
                 id
             }
@@ -320,7 +325,14 @@ impl Card {
             session.link = None;
             session.detached_at = Some(now);
         }
-        if self.config.grace.is_zero() {
+        // The host of a locked card has none in its reader that could stay there.
+        if self.config.grace.is_zero() || self.locked {
+            self.end_session(id);
+        }
+    }
+
+    pub(super) fn link_closed(&mut self, link: LinkId) {
+        if let Some(id) = self.links.remove(&link).and_then(|entry| entry.session) {
             self.end_session(id);
         }
     }
@@ -358,12 +370,15 @@ impl Card {
         self.locked = locked;
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
+            let Some(link) = self.link_of(id) else {
+                // Its host has to see the card leave, and cannot be told now.
+                self.end_session(id);
+                continue;
+            };
             self.abandon(id);
             self.dispatcher.reset(id);
-            if let Some(link) = self.link_of(id) {
-                let envelope = self.card_state().into();
-                self.outputs.push_back(Output::Send { link, envelope });
-            }
+            let envelope = self.card_state().into();
+            self.outputs.push_back(Output::Send { link, envelope });
         }
         self.announce_security();
         self.tell(CardEvent::Locked(locked));
@@ -429,21 +444,24 @@ impl Card {
         let due: Vec<SessionId> =
             self.sessions.iter().filter(|(id, session)| is_due(**id, session)).map(|(id, _)| *id).collect();
         for id in due {
-            match self.sessions.get(&id).map(|session| session.detached_at.is_some()) {
-                Some(true) => self.end_session(id),
-                Some(false) => self.dispatcher.reset_security(id),
-                None => {}
+            if self.sessions.get(&id).and_then(|session| self.grace_of(session)).is_some_and(|end| end <= now) {
+                self.end_session(id);
+            } else {
+                self.dispatcher.reset_security(id);
             }
         }
         self.announce_security();
     }
 
     pub(super) fn session_deadline(&self, id: SessionId, session: &CardSession) -> Option<Timestamp> {
-        match (session.detached_at, self.config.idle_limit) {
-            (Some(since), _) => Some(since + self.config.grace),
-            (None, Some(limit)) if self.dispatcher.has_proof(id) => Some(session.last_used + limit),
-            _ => None,
-        }
+        let idle = self.config.idle_limit.filter(|_| self.dispatcher.has_proof(id));
+        let idle = idle.map(|limit| session.last_used + limit);
+        self.grace_of(session).into_iter().chain(idle).min()
+    }
+
+    /// Until when a session waits for its host.
+    fn grace_of(&self, session: &CardSession) -> Option<Timestamp> {
+        session.detached_at.map(|since| since + self.config.grace)
     }
 
     pub(super) fn link_of(&self, id: SessionId) -> Option<LinkId> {

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pocketcard_protocol::apdu::{Command, Response};
+use pocketcard_protocol::link::limits::GRACE_LIMIT;
 use pocketcard_protocol::messages::{CloseReason, Envelope};
 use pocketcard_protocol::time::Timestamp;
 use zeroize::Zeroizing;
@@ -82,8 +83,13 @@ pub enum Input {
         /// The message.
         envelope: Envelope,
     },
-    /// A link is gone.
+    /// A link was lost. Its card session waits for the host to come back; see [`CardConfig::grace`].
     LinkDown {
+        /// The link.
+        link: LinkId,
+    },
+    /// A link was closed on purpose, by either side. Its card session ends.
+    LinkClosed {
         /// The link.
         link: LinkId,
     },
@@ -190,7 +196,8 @@ pub struct CardConfig {
     pub software: String,
     /// What the key store can make: [`KeyStore::algorithms`](crate::KeyStore::algorithms).
     pub algorithms: Vec<KeyAlgorithm>,
-    /// How long a card session waits for its host after the link is gone. Zero: it ends with the link.
+    /// How long a card session waits for its host after the link was lost, at most and by default
+    /// [`GRACE_LIMIT`]. Zero: it ends with the link.
     pub grace: Duration,
     /// After this time without a command a session forgets that PIN or management key were proven; `None`: never.
     pub idle_limit: Option<Duration>,
@@ -206,7 +213,7 @@ impl Default for CardConfig {
             name: "Pocketcard".to_owned(),
             software: concat!("pocketcard-phone ", env!("CARGO_PKG_VERSION")).to_owned(),
             algorithms: vec![KeyAlgorithm::Rsa2048, KeyAlgorithm::EccP256, KeyAlgorithm::EccP384],
-            grace: Duration::ZERO,
+            grace: GRACE_LIMIT,
             idle_limit: Some(Duration::from_secs(15 * 60)),
         }
     }
@@ -283,7 +290,7 @@ impl Card {
         let configuration = ConfigurationApplet::new(config.version, piv.serial());
         let dispatcher = Dispatcher::new(piv, vec![Box::new(configuration)]);
         Ok(Self {
-            config,
+            config: CardConfig { grace: config.grace.min(GRACE_LIMIT), ..config },
             store,
             entropy,
             probe,
@@ -312,6 +319,7 @@ impl Card {
             }
             Input::Message { link, envelope } => self.message(link, envelope, now),
             Input::LinkDown { link } => self.link_down(link, now),
+            Input::LinkClosed { link } => self.link_closed(link),
             Input::Completed { operation, result } => self.completed(operation, result, now),
             Input::HostForgotten(host) => self.host_forgotten(host),
             Input::LockCard => self.set_locked(true, now),

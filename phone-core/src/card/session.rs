@@ -45,6 +45,9 @@ pub(crate) struct CardSession {
     pub(crate) detached_at: Option<Timestamp>,
     pub(crate) last_used: Timestamp,
     token: Zeroizing<[u8; 32]>,
+    /// The token that the session was resumed with, until the host shows that it has the one of now: the message that brought
+    /// it may have been lost with its link.
+    previous_token: Option<Zeroizing<[u8; 32]>>,
     epoch: u64,
     last_request: u64,
     stored: Option<Stored>,
@@ -76,6 +79,7 @@ impl CardSession {
             detached_at: None,
             last_used: now,
             token: Zeroizing::new(token),
+            previous_token: None,
             epoch,
             last_request: 0,
             stored: None,
@@ -90,15 +94,25 @@ impl CardSession {
 
     /// Whether a host knows this session's token.
     pub(crate) fn is_resumed_by(&self, token: &[u8]) -> bool {
-        self.token.as_slice().ct_eq(token).into()
+        let is_previous = self.previous_token.as_ref().is_some_and(|previous| previous.as_slice().ct_eq(token).into());
+        is_previous | bool::from(self.token.as_slice().ct_eq(token))
     }
 
-    /// Puts the session on a new link, with a new token.
-    pub(crate) fn resume(&mut self, link: LinkId, token: [u8; 32], now: Timestamp) {
+    /// Puts the session on a new link, with a new token. That is no use of it: a link that comes and goes keeps no PIN alive.
+    ///
+    /// - `used`: the token that the host knew.
+    pub(crate) fn resume(&mut self, link: LinkId, token: [u8; 32], used: &[u8]) {
         self.link = Some(link);
         self.detached_at = None;
-        self.last_used = now;
-        self.token = Zeroizing::new(token);
+        let last = std::mem::replace(&mut self.token, Zeroizing::new(token));
+        if last.as_slice().ct_eq(used).into() {
+            self.previous_token = Some(last);
+        }
+    }
+
+    /// The host speaks in the session, so it has the token of now; the one before is worth nothing any more.
+    pub(crate) fn confirm_token(&mut self) {
+        self.previous_token = None;
     }
 
     pub(crate) const fn last_request(&self) -> u64 {
@@ -253,7 +267,24 @@ mod tests {
     fn only_the_token_of_now_resumes() {
         let mut session = session();
         assert!(session.is_resumed_by(&[7; 32]) && !session.is_resumed_by(&[8; 32]) && !session.is_resumed_by(&[]));
-        session.resume(LinkId::new(2), [8; 32], Timestamp::ZERO);
+        session.resume(LinkId::new(2), [8; 32], &[7; 32]);
+        assert!(session.is_resumed_by(&[8; 32]));
+        session.confirm_token();
         assert!(!session.is_resumed_by(&[7; 32]) && session.is_resumed_by(&[8; 32]));
+    }
+
+    #[test]
+    fn a_token_that_got_lost_on_its_way_is_worth_nothing() {
+        let mut session = session();
+        for lost in 8..12 {
+            session.resume(LinkId::new(2), [lost; 32], &[7; 32]);
+            assert!(session.is_resumed_by(&[7; 32]) && session.is_resumed_by(&[lost; 32]));
+            assert!(!session.is_resumed_by(&[lost - 1; 32]) || lost == 8, "{lost}");
+        }
+        // The last one did arrive, but the host had nothing to say; nor did it when the next one got lost.
+        session.resume(LinkId::new(2), [12; 32], &[11; 32]);
+        assert!(
+            !session.is_resumed_by(&[7; 32]) && session.is_resumed_by(&[11; 32]) && session.is_resumed_by(&[12; 32])
+        );
     }
 }

@@ -322,7 +322,11 @@ impl Runtime {
         let reason = reason.unwrap_or(CloseReason::Lost);
         if let Some((host, name)) = host {
             self.advertising.changed();
-            self.card.handle(Input::LinkDown { link }, now);
+            // A link that made room for a newer one of its host may still have the session on it, and the host has not seen it
+            // close: it had lost it before.
+            let lost = reason.is_loss() || reason == CloseReason::Replaced;
+            let input = if lost { Input::LinkDown { link } } else { Input::LinkClosed { link } };
+            self.card.handle(input, now);
             self.tell(|| PhoneEvent::Disconnected { host, name, reason });
         } else if !told && !self.pairing_link_gone(link, reason, now) {
             self.tell(|| PhoneEvent::LinkRefused { reason });

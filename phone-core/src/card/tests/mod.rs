@@ -2,6 +2,7 @@
 
 mod administration;
 mod data;
+mod grace;
 mod keys;
 mod pin;
 mod properties;

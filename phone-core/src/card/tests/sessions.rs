@@ -2,15 +2,15 @@ use std::time::Duration;
 
 use pocketcard_protocol::messages::{Body, Cancel, CloseReason, Envelope, Opened, PendingReason, Reset};
 
+use super::grace::{graceful, reconnect};
 use super::*;
-use crate::card::test_support::TestStore;
-use crate::card::{CardConfig, CardEvent, Effect, HostId, Input, LinkId};
+use crate::card::{CardEvent, Effect, HostId, Input, LinkId};
 
 const RANDOM: &str = "0087009B 04 7C028100 00";
-const SIGN: &str = "0087119E 08 7C0682008102ABCD 00";
+pub(super) const SIGN: &str = "0087119E 08 7C0682008102ABCD 00";
 const GENERATE: &str = "0047009A 05 AC03800111 00";
 
-fn closed(card: &TestBox) -> Vec<CloseReason> {
+pub(super) fn closed(card: &TestBox) -> Vec<CloseReason> {
     card.out.closed.iter().map(|(_, reason)| *reason).collect()
 }
 
@@ -284,86 +284,6 @@ fn security_state_is_told_before_the_answer_and_to_everybody_whom_it_concerns() 
 }
 
 #[test]
-fn without_grace_the_session_ends_with_its_link() {
-    let (mut card, mut host) = card_with_keys();
-    host.transmit(&mut card, &bytes(VERIFY));
-    card.hold = true;
-    host.transmit(&mut card, &bytes(SIGN));
-    let (token, session) = (host.token.clone(), host.session);
-    card.out.sent.clear();
-    host.disconnect(&mut card);
-    assert_eq!(card.out.cancelled.len(), 1);
-    assert!(card.out.sent.is_empty(), "nothing is sent into a dead link");
-    let mut again = card.host(1);
-    again.disconnect(&mut card);
-    again = card.host(1);
-    assert_ne!(again.session, session);
-    assert_ne!(again.token, token);
-    assert!(!again.resumed);
-    assert_eq!(again.transmit(&mut card, &bytes(STATUS)), [0x63, 0xC3]);
-    let link = LinkId::new(77);
-    card.handle(Input::LinkUp { link, host: HostId::new([1; 32]), host_name: "host 1".into() });
-    again.link = link;
-    again.open(&mut card, token);
-    assert!(!again.resumed, "no token of an ended session resumes");
-}
-
-fn graceful() -> (TestBox, TestHost) {
-    let config = CardConfig { test_card: true, grace: Duration::from_secs(5), ..CardConfig::default() };
-    let mut card = TestBox::with(config, TestStore::new());
-    card.local(&bytes("0047009E 05 AC03800111 00"));
-    let host = card.host(1);
-    (card, host)
-}
-
-fn reconnect(card: &mut TestBox, host: &mut TestHost, number: u64, token: Vec<u8>) {
-    host.link = LinkId::new(number);
-    card.handle(Input::LinkUp { link: host.link, host: HostId::new([1; 32]), host_name: "host 1".into() });
-    host.open(card, token);
-}
-
-#[test]
-fn within_the_grace_the_host_with_the_token_goes_on_and_gets_the_answer_that_was_lost() {
-    let (mut card, mut host) = graceful();
-    host.transmit(&mut card, &bytes(VERIFY));
-    card.hold = true;
-    host.transmit(&mut card, &bytes(SIGN));
-    let token = host.token.clone();
-    host.disconnect(&mut card);
-    assert!(card.out.cancelled.is_empty(), "the operation goes on");
-    card.advance(Duration::from_secs(4));
-    card.release();
-    let session = host.session;
-    reconnect(&mut card, &mut host, 50, token.clone());
-    assert!(host.resumed);
-    assert_eq!((host.session, host.last_request), (session, 2));
-    assert_ne!(host.token, token, "the token is rotated");
-    host.send(&mut card, 2, &bytes(SIGN));
-    assert!(text(&host.answer(&mut card).unwrap()).ends_with("9000"));
-    assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x90, 0x00]);
-    // The old token is worth nothing, even in the hands of the same host.
-    host.disconnect(&mut card);
-    reconnect(&mut card, &mut host, 51, token);
-    assert!(!host.resumed);
-    assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x63, 0xC3]);
-}
-
-#[test]
-fn after_the_grace_everything_is_forgotten() {
-    let (mut card, mut host) = graceful();
-    host.transmit(&mut card, &bytes(VERIFY));
-    card.hold = true;
-    host.transmit(&mut card, &bytes(SIGN));
-    host.disconnect(&mut card);
-    card.advance(Duration::from_secs(5));
-    assert_eq!(card.out.cancelled.len(), 1);
-    let token = host.token.clone();
-    reconnect(&mut card, &mut host, 50, token);
-    assert!(!host.resumed);
-    assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x63, 0xC3]);
-}
-
-#[test]
 fn a_second_link_of_a_host_takes_the_place_of_the_first() {
     let mut card = TestBox::test_card();
     let mut first = card.host(1);
@@ -417,21 +337,6 @@ fn what_time_has_ended_is_over_even_if_no_timer_has_run() {
     reconnect(&mut card, &mut host, 50, token);
     assert!(!host.resumed, "the grace is over");
     assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x63, 0xC3]);
-}
-
-#[test]
-fn a_session_that_goes_on_with_a_higher_epoch_hears_of_nothing_before_it_is_open() {
-    let (mut card, mut host) = graceful();
-    card.hold = true;
-    host.transmit(&mut card, &bytes(SIGN));
-    host.disconnect(&mut card);
-    card.out.sent.clear();
-    host.epoch += 1;
-    let token = host.token.clone();
-    reconnect(&mut card, &mut host, 50, token);
-    assert!(host.resumed);
-    assert_eq!(card.out.cancelled.len(), 1, "the reset ended what ran");
-    assert!(card.out.sent.is_empty(), "{:?}", card.out.sent);
 }
 
 #[test]
