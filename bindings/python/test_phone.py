@@ -275,6 +275,17 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         await self.phone_event(ffi.PhoneEvent.PAIRING_FAILED)
         self.assertEqual(await self.within(self.phone.hosts()), [])
 
+    async def test_advertises_for_hosts_that_are_away(self):
+        advertisements = self.phone.advertise(1_000_000_000)
+        self.assertEqual(await self.within(advertisements.next()), [])
+        await self.within(self.phone.compare())
+        self.assertEqual(await self.within(advertisements.next()), ["b7d30020-6c1e-4f55-9a0d-1c5e8f2a7b40"])
+        self.phone.cancel_pairing()
+        self.assertEqual(await self.within(advertisements.next()), [])
+        later = self.phone.advertise(1_000_000_900)
+        self.assertEqual(await self.within(later.next()), [])
+        self.assertIsNone(await self.within(advertisements.next()))
+
     async def test_signs_with_a_key_in_python_if_the_owner_agrees(self):
         host_id = await self.with_key()
         await self.assert_signs()

@@ -9,6 +9,7 @@
 //! then dropped, and a key that it made meanwhile is destroyed. In the other direction a call may be given up at any time, and
 //! what it asked for may then have happened or not.
 
+mod advertising;
 mod approver;
 mod clock;
 mod entropy;
@@ -22,6 +23,7 @@ mod sealing;
 #[cfg(feature = "test-host")]
 mod test_host;
 
+pub use advertising::Advertisements;
 pub use approver::{ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, ApproverError};
 pub use error::{LinkError, PhoneError, ScanError, StartError};
 pub use event::{Closing, Events, PhoneEvent, Side};

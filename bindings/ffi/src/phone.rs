@@ -11,6 +11,7 @@ use pocketcard_protocol::apdu::Command;
 use pocketcard_protocol::link::VersionRange;
 use zeroize::Zeroizing;
 
+use crate::advertising::{Advertisements, epoch};
 use crate::approver::{Approver, ForeignApprover};
 use crate::clock::DeviceClock;
 use crate::entropy::SystemEntropy;
@@ -147,6 +148,12 @@ impl Phone {
         let command = Zeroizing::new(command);
         let command = Command::parse(&command).map_err(|_| PhoneError::NotACommand)?;
         Ok(self.phone.local_transmit(command).await?.to_bytes().to_vec())
+    }
+
+    /// What to advertise on a radio, by the wall clock. Ask again at the latest every 15 minutes, at the full quarters of an
+    /// hour: the identifiers change then. Only the last call is told of changes.
+    pub fn advertise(&self, seconds_since_1970: u64) -> Arc<Advertisements> {
+        Arc::new(Advertisements(self.phone.advertise(epoch(seconds_since_1970))))
     }
 
     /// What happens from now on. A subscriber that does not keep up loses the oldest events.
