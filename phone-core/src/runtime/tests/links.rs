@@ -193,3 +193,60 @@ fn messages_without_a_session_close_only_their_link() {
     assert!(good.closed().is_none());
     assert!(bad.link.send(&Ping { id: 1 }.into(), world.now()).is_err());
 }
+
+#[test]
+fn a_link_that_was_lost_may_come_back_and_one_that_was_closed_may_not() {
+    type End = fn(&mut World, &mut Host, &PairKeys);
+    let ends: [(&str, End, bool); 6] = [
+        ("the transport ends", |_, host, _| drop(host.handle.take()), true),
+        (
+            "the host waited too long",
+            |world, host, _| {
+                host.link.close(CloseReason::Timeout(Limit::Request), world.now());
+                host.exchange(world);
+            },
+            true,
+        ),
+        (
+            "somebody on the radio makes up a record",
+            |world, host, _| {
+                host.handle.as_ref().unwrap().try_push_message(vec![2; 49]).unwrap();
+                world.run();
+                assert!(host.is_cut_off());
+            },
+            true,
+        ),
+        (
+            "newer links of the host took its place",
+            |world, host, pair| {
+                let mut more = Vec::new();
+                for _ in 0..2 {
+                    let mut link = world.connect(Link::host_connect(host_config(1), pair, world.now()));
+                    link.exchange(world);
+                    link.send(world, Unsupported {});
+                    more.push(link);
+                }
+                assert!(host.is_cut_off());
+            },
+            true,
+        ),
+        (
+            "the host is done",
+            |world, host, _| {
+                host.link.close(CloseReason::Done, world.now());
+                host.exchange(world);
+            },
+            false,
+        ),
+        ("the host breaks the protocol", |world, host, _| host.send(world, Reset { session: 99, epoch: 2 }), false),
+    ];
+    for (name, end, comes_back) in ends {
+        let mut world = World::new(&MemoryStore::new());
+        let pair = pair(&mut world, 1);
+        let (mut host, opened) = world.open(1, &pair, Vec::new());
+        end(&mut world, &mut host, &pair);
+        world.run();
+        let (_again, again) = world.open(1, &pair, opened.token.clone());
+        assert_eq!(again.resumed, comes_back, "{name}");
+    }
+}

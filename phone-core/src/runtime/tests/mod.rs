@@ -21,7 +21,7 @@ use async_channel::Receiver;
 use pocketcard_protocol::{
     apdu::Command,
     link::{CloseReason, Event, HostConfig, Limit, Link},
-    messages::{Body, CloseReason as Told, Envelope, Open, Ping, Reset, Transmit, Unsupported},
+    messages::{Body, CloseReason as Told, Envelope, Open, Opened, Ping, Reset, Transmit, Unsupported},
     pairing::{Attempts, Offer, PairKeys, UNCONFIRMED_PAIR_LIFETIME},
     time::Timestamp,
 };
@@ -148,15 +148,21 @@ impl World {
 
     /// Connects and opens a card session.
     fn session(&mut self, identity: u8, pair: &PairKeys) -> (Host, u64) {
+        let (host, opened) = self.open(identity, pair, Vec::new());
+        (host, opened.session)
+    }
+
+    /// Connects and opens a card session, or goes on with the one of this token.
+    fn open(&mut self, identity: u8, pair: &PairKeys, resume_token: Vec<u8>) -> (Host, Opened) {
         let mut host = self.connect(Link::host_connect(host_config(identity), pair, self.now()));
         host.exchange(self);
         assert!(host.link.is_open(), "{:?}", host.events);
-        host.send(self, Open { resume_token: Vec::new(), epoch: 1, software: "test 1".into() });
-        let session = host.events.drain(..).find_map(|event| match event {
-            Event::Message(Envelope { body: Some(Body::Opened(opened)) }) => Some(opened.session),
+        host.send(self, Open { resume_token, epoch: 1, software: "test 1".into() });
+        let opened = host.events.drain(..).find_map(|event| match event {
+            Event::Message(Envelope { body: Some(Body::Opened(opened)) }) => Some(opened),
             _ => None,
         });
-        (host, session.expect("a session"))
+        (host, opened.expect("a session"))
     }
 }
 
