@@ -24,7 +24,9 @@ use pocketcard_tests::{skip, start};
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn dev(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("pocketcard"));
+    // Whoever runs the tests in the background may have them ignore signals, and what they start inherits that.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM,HUP").arg(program("pocketcard"));
     command.arg("dev").args(arguments).stdin(Stdio::null());
     command
 }
