@@ -1,6 +1,6 @@
 """Virtual Bluetooth controllers for the guest of `cargo xtask test-ble`, by bumble, outside the guest.
 
-    controllers.py ADAPTERS
+    controllers.py ADAPTERS [--phone]
 
 Listens at hci0.sock, hci1.sock and so on in the working folder for HCI, and at control.sock for lines:
 
@@ -8,6 +8,7 @@ Listens at hci0.sock, hci1.sock and so on in the working folder for HCI, and at 
     back N        and returns
     interval MS   data waits for the next connection event, this far apart; 0 is at once
     links         how many links there are
+    phone ...     something of the phone that --phone puts on the air: phone.py has the list
 
 Each is answered by a line that begins with `ok` or `no`.
 """
@@ -22,10 +23,14 @@ from bumble.core import PhysicalTransport
 from bumble.link import LocalLink
 from bumble.transport import open_transport
 
+log = logging.getLogger("radio")
+
 # After which both ends of a link learn that the other has gone.
 SUPERVISION_SECONDS = 2.0
 # What the data length extension gives.
 PACKET_LENGTH = 251
+# How long the answer to a line may take.
+ANSWER_SECONDS = 60
 # The unit of advertising intervals in HCI.
 INTERVAL_UNIT_MS = 0.625
 # Its bit of the mask of LE events.
@@ -163,21 +168,23 @@ class Radio(LocalLink):
 class Control:
     """What the guest may ask of the radio."""
 
-    def __init__(self, radio, adapters):
+    def __init__(self, radio, adapters, phone):
         self.radio = radio
         self.adapters = adapters
+        self.phone = phone
 
     async def serve(self, reader, writer):
         while line := await reader.readline():
             try:
-                answer = self.obey(line.decode().split())
-            except (ValueError, IndexError) as error:
-                answer = f"no: {error}"
-            print("control", line, answer, flush=True)
+                answer = await asyncio.wait_for(self.obey(line.decode().split()), ANSWER_SECONDS)
+            except Exception as error:  # Whatever it is, the story has to learn of it.
+                log.exception("control: %s", line)
+                answer = f"no: {error!r}"
+            log.info("control: %s: %s", line, answer)
             writer.write(f"{answer}\n".encode())
             await writer.drain()
 
-    def obey(self, words):
+    async def obey(self, words):
         match words:
             case ["away", number]:
                 self.radio.go_away(self.adapters[int(number)])
@@ -187,6 +194,8 @@ class Control:
                 self.radio.interval = float(milliseconds) / 1000
             case ["links"]:
                 return f"ok {sum(len(adapter.le_connections) for adapter in self.adapters) // 2}"
+            case ["phone", *words] if self.phone is not None:
+                return await self.phone.obey(words)
             case _:
                 return f"no: {words}"
         return "ok"
@@ -201,11 +210,19 @@ async def main():
         transports.append(transport)
         address = hci.Address(f"F0:F1:F2:00:00:0{number}", hci.Address.PUBLIC_DEVICE_ADDRESS)
         adapters.append(Adapter(f"hci{number}", transport.source, transport.sink, radio, address))
-    control = await asyncio.start_unix_server(Control(radio, adapters).serve, "control.sock")
+    phone = None
+    if "--phone" in sys.argv:
+        # Only here: who has no such phone needs no library of it.
+        from phone import Phone
+
+        phone = Phone(Adapter("phone", link=radio))
+        await phone.start()
+    control = await asyncio.start_unix_server(Control(radio, adapters, phone).serve, "control.sock")
     print("ready", flush=True)
     async with control:
         await control.serve_forever()
 
 
-logging.basicConfig(level="WARNING")
+logging.basicConfig(level="WARNING", format="%(asctime)s %(name)s: %(message)s")
+log.setLevel("INFO")
 asyncio.run(main())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pocketcard_ipc::control::ClientError;
+use pocketcard_ipc::control::{Client, ClientError};
 use pocketcard_ipc::driver::{DeviceName, Trust};
 
 use crate::daemon::Daemon;
@@ -340,6 +340,14 @@ impl Environment {
     /// Those of a pairing.
     pub fn pair_guest(&mut self, phone: &mut Phone, slot: u32) -> Result<(), DevError> {
         pair(&mut self.daemon.control()?, phone, slot)
+    }
+
+    /// A connection to the daemon's control socket.
+    ///
+    /// # Errors
+    /// [`DevError::Control`] if the daemon is not there.
+    pub fn daemon_control(&self) -> Result<Client, DevError> {
+        self.daemon.control()
     }
 
     /// Whether the daemon answers at its control socket.

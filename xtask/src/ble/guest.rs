@@ -76,7 +76,9 @@ impl Job {
         let mut console = Console { shown: self.shown, ..Console::default() };
         let radio = match &self.controllers {
             Controllers::Btvirt => None,
-            Controllers::Bumble { python } => Some(Radio::start(python, &share, self.adapters)?),
+            Controllers::Bumble { python, phone } => {
+                Some(Radio::start(python, phone.as_deref(), &share, self.adapters)?)
+            }
         };
         let end = watch_within(&mut self.qemu(image, &share), BOOT_LIMIT + self.limit, |line| {
             let line = line.trim_end_matches('\r');

@@ -168,7 +168,7 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
     });
     let mut jobs = Vec::new();
     for story in stories {
-        let Story { name, adapters, channels, limit } = story?;
+        let Story { name, adapters, channels, phone, limit } = story?;
         if arguments.story.as_ref().is_some_and(|wanted| *wanted != name) {
             continue;
         }
@@ -176,7 +176,9 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         let sshd = install::sshd().map(|path| path.display().to_string()).unwrap_or_default();
         let script = format!("export BLE_SSHD='{sshd}' POCKETCARD_BIN_DIR=\"$BLE_BIN\"\nexec ble-story {name}\n");
         let channels = arguments.channels.or(channels);
-        jobs.push(Job { name, script, channels, adapters, limit, shown: arguments.verbose, ..job.clone() });
+        let controllers = if phone { ready.controllers.with_phone()? } else { ready.controllers.clone() };
+        let shown = arguments.verbose;
+        jobs.push(Job { name, script, channels, adapters, controllers, limit, shown, ..job.clone() });
     }
     match (&arguments.story, jobs.is_empty()) {
         (Some(story), true) => Err(Problem::Wrong(format!("no story is called {story}; there are:\n{list}"))),
@@ -190,6 +192,8 @@ struct Story {
     name: String,
     adapters: u8,
     channels: Option<u8>,
+    /// Whether the radio brings a phone of its own.
+    phone: bool,
     limit: Duration,
 }
 
@@ -200,8 +204,13 @@ impl Story {
         let adapters = words.next()?.parse().ok()?;
         let channels = words.next()?;
         let channels = if channels == "-" { None } else { Some(channels.parse().ok()?) };
+        let phone = match words.next()? {
+            "-" => false,
+            "phone" => true,
+            _ => return None,
+        };
         let limit = Duration::from_secs(words.next()?.parse().ok()?);
-        words.next().is_none().then_some(Self { name, adapters, channels, limit })
+        words.next().is_none().then_some(Self { name, adapters, channels, phone, limit })
     }
 }
 
@@ -252,10 +261,10 @@ mod tests {
     #[test]
     fn a_story_says_what_it_needs() {
         let limit = Duration::from_secs(300);
-        let story = |adapters, channels| Story { name: "login".to_owned(), adapters, channels, limit };
-        assert_eq!(Story::parse("login 2 - 300"), Some(story(2, None)));
-        assert_eq!(Story::parse("login 3 1 300"), Some(story(3, Some(1))));
-        for wrong in ["", "login", "login 2 -", "login x - 300", "login 2 - 300 more"] {
+        let story = |adapters, channels, phone| Story { name: "login".to_owned(), adapters, channels, phone, limit };
+        assert_eq!(Story::parse("login 2 - - 300"), Some(story(2, None, false)));
+        assert_eq!(Story::parse("login 3 1 phone 300"), Some(story(3, Some(1), true)));
+        for wrong in ["", "login", "login 2 - -", "login x - - 300", "login 2 - yes 300", "login 2 - - 300 more"] {
             assert_eq!(Story::parse(wrong), None);
         }
     }

@@ -1,6 +1,6 @@
 //! What is behind the guest's adapters.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::problem::Context;
-use crate::workspace::{command, root, shown};
+use crate::workspace::{command, root, run, scratch, shown};
 use crate::{Problem, install};
 
 /// How long bumble's controllers may take to listen.
@@ -29,7 +29,11 @@ pub(crate) enum Kind {
 /// The controllers of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Controllers {
-    Bumble { python: PathBuf },
+    Bumble {
+        python: PathBuf,
+        /// Where the binding is that a phone of the radio's own needs, if it is to have one.
+        phone: Option<PathBuf>,
+    },
     Btvirt,
 }
 
@@ -40,9 +44,20 @@ impl Controllers {
             Kind::Btvirt => Ok(Self::Btvirt),
             Kind::Bumble => {
                 install::apt(&["python3-venv"])?;
-                Ok(Self::Bumble { python: install::bumble()? })
+                Ok(Self::Bumble { python: install::bumble()?, phone: None })
             }
         }
+    }
+
+    /// The same with a phone of their own. Builds the binding for Python.
+    pub(super) fn with_phone(&self) -> Result<Self, Problem> {
+        let Self::Bumble { python, .. } = self else {
+            return Err(Problem::Wrong("only bumble's controllers can bring a phone".to_owned()));
+        };
+        let folder = scratch("ble").join("binding");
+        fs::create_dir_all(&folder).context("making a folder for the binding")?;
+        run(command("bash", ["bindings/generate.sh", "python"]).arg(&folder))?;
+        Ok(Self::Bumble { python: python.clone(), phone: Some(folder) })
     }
 
     /// How tests/ble/lib.sh calls them.
@@ -75,11 +90,16 @@ pub(super) struct Radio(Child);
 
 impl Radio {
     /// Starts them in the folder and waits until QEMU can connect.
-    pub(super) fn start(python: &Path, folder: &Path, adapters: u8) -> Result<Self, Problem> {
+    ///
+    /// - `phone`: as in [`Controllers::Bumble`].
+    pub(super) fn start(python: &Path, phone: Option<&Path>, folder: &Path, adapters: u8) -> Result<Self, Problem> {
         let log = File::create(folder.join("controllers.log")).context("making a log for the controllers")?;
         let mut controllers = command("setpriv", ["--pdeathsig", "KILL", "--"]);
         controllers.arg(python).arg(root().join("tests/ble/controllers.py")).arg(adapters.to_string());
-        controllers.current_dir(folder).stdout(Stdio::piped()).stderr(log);
+        if let Some(phone) = phone {
+            controllers.arg("--phone").env("PYTHONPATH", phone);
+        }
+        controllers.current_dir(folder).env("PYTHONDONTWRITEBYTECODE", "1").stdout(Stdio::piped()).stderr(log);
         let mut child = controllers.spawn().map_err(|error| Problem::NotStarted(shown(&controllers), error))?;
         let stdout = child.stdout.take();
         let radio = Self(child);

@@ -68,8 +68,8 @@ pub(crate) fn logs(name: &str) -> PathBuf {
     PathBuf::from(LOGS).join(name)
 }
 
-/// Asks something of the virtual radio. tests/ble/controllers.py has the list.
-pub(crate) fn radio(command: &str) -> Result<(), Failure> {
+/// Asks something of the virtual radio and returns what it says beside "ok". tests/ble/controllers.py has the list.
+pub(crate) fn radio(command: &str) -> Result<String, Failure> {
     let ports = fs::read_dir("/sys/class/virtio-ports").context("looking for the radio's port")?.flatten();
     let port = ports
         .filter(|port| fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == "control"))
@@ -80,7 +80,10 @@ pub(crate) fn radio(command: &str) -> Result<(), Failure> {
     writeln!(&port, "{command}").context("asking the radio")?;
     let mut answer = String::new();
     BufReader::new(&port).read_line(&mut answer).context("asking the radio")?;
-    if answer.starts_with("ok") { Ok(()) } else { Err(Failure::Radio(answer)) }
+    match answer.trim().strip_prefix("ok") {
+        Some(rest) => Ok(rest.trim().to_owned()),
+        None => Err(Failure::Radio(answer)),
+    }
 }
 
 /// Ends bluetoothd as the system does.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pocketcard_dev::{AIR_CARD_LIMIT, Builder, Card, Environment};
 
 use crate::guest::{Failure, logs, radio, sign, start_bluetoothd, step, stop_bluetoothd, wait_radio};
-use crate::ssh;
+use crate::{other_phone, ssh};
 
 /// How long a card may stay in the reader when its phone has gone: the supervision time-out, and the grace.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -18,20 +18,30 @@ pub(crate) struct Story {
     pub(crate) adapters: u8,
     /// `[GATT] Channels`, unless BlueZ's default will do.
     pub(crate) channels: Option<u8>,
+    /// Whether the radio brings a phone of its own: tests/ble/phone.py.
+    pub(crate) phone: bool,
     pub(crate) limit: Duration,
     pub(crate) tell: fn() -> Result<(), Failure>,
 }
 
+impl Story {
+    const fn new(name: &'static str, tell: fn() -> Result<(), Failure>) -> Self {
+        Self { name, adapters: 2, channels: None, phone: false, limit: Duration::from_secs(420), tell }
+    }
+}
+
 /// All of them, in the order in which they are told.
-pub(crate) const STORIES: [Story; 5] = [
-    Story { name: "login", adapters: 2, channels: Some(1), limit: Duration::from_secs(300), tell: login },
-    Story { name: "login-eatt", adapters: 2, channels: Some(3), limit: Duration::from_secs(300), tell: login },
-    Story { name: "return", adapters: 2, channels: None, limit: Duration::from_secs(420), tell: comes_back },
-    Story { name: "next-host", adapters: 3, channels: None, limit: Duration::from_secs(420), tell: next_host },
-    Story { name: "two-hosts", adapters: 3, channels: None, limit: Duration::from_secs(420), tell: two_hosts },
+pub(crate) const STORIES: [Story; 6] = [
+    Story { channels: Some(1), ..Story::new("login", login) },
+    Story { channels: Some(3), ..Story::new("login-eatt", login) },
+    Story::new("return", comes_back),
+    Story { adapters: 3, ..Story::new("next-host", next_host) },
+    Story { adapters: 3, ..Story::new("two-hosts", two_hosts) },
+    Story { adapters: 1, phone: true, ..Story::new("other-phone", other_phone::tell) },
 ];
 
-fn environment(name: &str) -> Builder {
+/// What a story's computers have in common.
+pub(crate) fn environment(name: &str) -> Builder {
     Environment::builder().card(Card::Ec).keep_logs(logs(name)).log_level(
         std::env::var("RUST_LOG").unwrap_or_else(|_| "info,pocketcardd=debug,pocketcard_daemon=debug".to_owned()),
     )
@@ -43,7 +53,8 @@ fn paired() -> Result<Environment, Failure> {
     })
 }
 
-fn signs(environment: &Environment, when: &str) -> Result<(), Failure> {
+/// Signs with the card, and says when.
+pub(crate) fn signs(environment: &Environment, when: &str) -> Result<(), Failure> {
     step(&format!("pkcs11-tool --login --sign, {when}"), || sign(environment))
 }
 

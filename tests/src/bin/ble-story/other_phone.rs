@@ -1,0 +1,54 @@
+//! A phone that shares nothing with ours but the core: bumble in place of BlueZ, Python in place of Rust, an MTU of 185, and
+//! a radio address that changes every few seconds.
+
+use std::time::Duration;
+
+use pocketcard_dev::{AIR_CARD_LIMIT, DevError, Environment};
+use pocketcard_ipc::control::{ClientError, PairMethod, Reply, Request};
+
+use crate::guest::{Failure, radio, say, step};
+use crate::stories::{environment, signs};
+
+/// How long each side may take in a pairing.
+const PAIRING_LIMIT: Duration = Duration::from_secs(90);
+
+pub(crate) fn tell() -> Result<(), Failure> {
+    let mut host = environment("host").over_the_air("hci0", &[]).start()?;
+    step("the phone pairs by its camera, its card is in pcscd", || {
+        pair(&host)?;
+        Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&host, "after pairing")?;
+    for round in 1..=2 {
+        step(&format!("the computer comes back and knows the phone at another address, time {round}"), || {
+            host.daemon().restart()?;
+            Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+        })?;
+        signs(&host, "after the computer's return")?;
+    }
+    let state = radio("phone state")?;
+    say(&format!("story: the phone: {state}"));
+    if state.contains("MTU [185]") { Ok(()) } else { Err(Failure::Wrong(format!("another MTU: {state}"))) }
+}
+
+fn pair(host: &Environment) -> Result<(), Failure> {
+    let mut control = host.daemon_control()?;
+    let lost = |error: ClientError| Failure::Environment(DevError::from(error));
+    let (text, _) = control.pair_start(None, PairMethod::Qr, Some(0)).map_err(lost)?;
+    radio(&format!("phone scan {}", text.unwrap_or_default()))?;
+    loop {
+        match control.receive(Some(PAIRING_LIMIT)).map_err(lost)? {
+            Reply::PairDigits { digits, .. } => {
+                let shown = radio("phone digits")?;
+                control.send(&Request::PairConfirm { agree: shown == digits }).map_err(lost)?;
+                if shown != digits {
+                    return Err(DevError::DigitsDiffer { host: digits, phone: shown }.into());
+                }
+                radio("phone confirm")?;
+            }
+            Reply::Paired { .. } => return Ok(()),
+            Reply::Error(failure) => return Err(lost(ClientError::Failed(failure))),
+            _ => {}
+        }
+    }
+}
