@@ -38,7 +38,7 @@ pub fn run(data: &[u8]) {
         Some(Body::Response(response)) => assert!(matches!(response.snapshot_digest.len(), 0 | 32)),
         Some(Body::SecurityState(state)) => assert!(matches!(state.snapshot_digest.len(), 0 | 32)),
         Some(Body::Fetch(fetch)) => assert_eq!(fetch.digest.len(), 32),
-        Some(Body::SnapshotPage(page)) => assert!(page.page.len() <= PAGE_LIMIT && matches!(page.digest.len(), 0 | 32)),
+        Some(Body::SnapshotPage(page)) => assert!(page.page.len() <= PAGE_LIMIT && page.digest.len() == 32),
         Some(Body::PairOpen(open)) => assert_eq!(open.nonce.len(), 32),
         Some(Body::PairSecret(secret)) => assert_eq!(secret.secret.len(), 32),
         _ => {}

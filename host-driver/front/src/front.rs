@@ -1,16 +1,19 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::apdu::{Chaining, Step};
 use pocketcard_protocol::link::limits::GRACE_LIMIT;
-use pocketcard_protocol::messages::{self, Body, CardState, Envelope, Opened};
+use pocketcard_protocol::messages::{self, Body, CardState, Envelope, Opened, SnapshotPage};
+use pocketcard_protocol::snapshot::Snapshot;
 
 use crate::Presence;
-use crate::knowledge::Security;
+use crate::knowledge::{Security, is_worth_a_snapshot};
 use crate::output::{Failure, FrontError, Output, PowerAction, Reply};
 use crate::session::{Opening, Session};
 use crate::slot::{self, Slot};
+use crate::snapshot::Loaded;
 
 /// What a [`Front`] needs to know from the start.
 #[derive(Debug, Clone)]
@@ -76,6 +79,12 @@ impl Front {
     /// What the phone said last about its PIN; nothing without a session.
     pub fn security(&self) -> Security {
         self.session.security()
+    }
+
+    /// Hands in what an earlier front loaded ([`Output::Snapshot`]), or takes away what this one holds. It is used as soon
+    /// as the phone announces the same, and outlives links and sessions.
+    pub fn offer_snapshot(&mut self, snapshot: Option<Arc<Snapshot>>) {
+        self.session.offer(snapshot);
     }
 
     /// An encrypted channel to the phone is open: begins a card session, or goes on with the one whose link was lost.
@@ -147,6 +156,9 @@ impl Front {
             let window = self.chaining.respond(response);
             return self.reply(Reply::Response(window));
         }
+        // Ahead of the command, so that the next one need not go to the phone, too.
+        let fetch = is_worth_a_snapshot(&command).then(|| self.session.fetch()).flatten();
+        self.outputs.extend(fetch.map(Output::Send));
         let transmit = self.session.transmit(command, now + self.config.transmit_limit);
         self.outputs.extend(transmit.map(Output::Send));
     }
@@ -193,6 +205,7 @@ impl Front {
                 self.card_state(state)
             }
             Body::SecurityState(state) => self.session.security_state(&state),
+            Body::SnapshotPage(page) => self.page(&page),
             Body::Unsupported(_) => self.session.unsupported(),
             // The link handles these itself.
             Body::Ping(_) | Body::Pong(_) | Body::Close(_) => Ok(()),
@@ -211,6 +224,17 @@ impl Front {
             self.card_state(state)?;
         }
         self.outputs.extend(self.session.go_on().map(Output::Send));
+        // Now, while nobody waits for anything.
+        self.outputs.extend(self.session.fetch().map(Output::Send));
+        Ok(())
+    }
+
+    fn page(&mut self, page: &SnapshotPage) -> Result<(), FrontError> {
+        match self.session.page(page)? {
+            Loaded::Nothing => {}
+            Loaded::Next(fetch) => self.outputs.push_back(Output::Send(fetch)),
+            Loaded::Snapshot(snapshot) => self.outputs.push_back(Output::Snapshot(snapshot)),
+        }
         Ok(())
     }
 

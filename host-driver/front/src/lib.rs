@@ -17,6 +17,7 @@ mod output;
 mod request;
 mod session;
 mod slot;
+mod snapshot;
 
 pub use front::{Config, Front};
 pub use knowledge::Security;

@@ -1,6 +1,9 @@
 //! What a front is told to do, what it answers, and how a phone can break the protocol.
 
+use std::sync::Arc;
+
 use pocketcard_protocol::messages::{Envelope, PendingReason};
+use pocketcard_protocol::snapshot::Snapshot;
 use zeroize::Zeroizing;
 
 use crate::Presence;
@@ -46,6 +49,10 @@ pub enum Output {
     Presence(Presence),
     /// Tell the owner that the phone holds the command back.
     Pending(PendingReason),
+    /// What the phone says to everybody was loaded; it may be kept for [`Front::offer_snapshot`].
+    ///
+    /// [`Front::offer_snapshot`]: crate::Front::offer_snapshot
+    Snapshot(Arc<Snapshot>),
     /// Close the link: the phone does not keep to the protocol.
     Close(FrontError),
 }

@@ -1,14 +1,18 @@
 //! The card session with a phone: its number, the reset epoch, the request under way, and what is known of the card.
 
+use std::sync::Arc;
+
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::apdu::{Command, Response};
-use pocketcard_protocol::messages::{self, Envelope, Opened, Pending, PendingReason, SecurityState};
+use pocketcard_protocol::messages::{self, Envelope, Opened, Pending, PendingReason, SecurityState, SnapshotPage};
+use pocketcard_protocol::snapshot::Snapshot;
 use zeroize::Zeroizing;
 
 use crate::card_state::may_leave_state;
 use crate::knowledge::{Knowledge, Security};
 use crate::output::FrontError;
 use crate::request::{Match, Requests};
+use crate::snapshot::{Cache, Loaded};
 
 /// The session of a slot, with the epoch that outlives it.
 ///
@@ -23,6 +27,7 @@ pub(crate) struct Session {
     told: u64,
     /// Something may be verified or selected on the card that a reset has to end.
     state_left: bool,
+    cache: Cache,
 }
 
 enum State {
@@ -80,7 +85,7 @@ pub(crate) enum Opening {
 
 impl Session {
     pub(crate) fn new() -> Self {
-        Self { state: State::None, epoch: 0, told: 0, state_left: false }
+        Self { state: State::None, epoch: 0, told: 0, state_left: false, cache: Cache::default() }
     }
 
     /// Asks a phone to go on with the session that waits for it, or else for a new one.
@@ -97,6 +102,7 @@ impl Session {
         self.state_left &= self.epoch == self.told;
         self.state = State::Opening { resumes: kept.as_ref().map(|kept| kept.open.number), kept };
         self.told = self.epoch;
+        self.cache.begin();
         messages::Open { resume_token, epoch: self.epoch, software: software.to_owned() }.into()
     }
 
@@ -153,13 +159,7 @@ impl Session {
         {
             open.requests.resume(opened.last_request_id)?;
             (open.token, open.software) = (token, software);
-            if let Some(state) = &opened.security_state {
-                open.knowledge.announce(state);
-            }
-            if self.epoch > self.told {
-                // It does not know of the last reset yet.
-                open.knowledge.reset();
-            }
+            open.knowledge.opened(opened.security_state.as_ref());
             if let State::Opening { kept: Some(kept), .. } = std::mem::replace(&mut self.state, State::None) {
                 self.state = State::Open(kept.open);
             }
@@ -168,10 +168,8 @@ impl Session {
         let state_left = self.state_left && opened.resumed;
         let cancelled = self.end();
         self.state_left = state_left;
-        let mut knowledge = Knowledge::default();
-        if let Some(state) = &opened.security_state {
-            knowledge.announce(state);
-        }
+        let mut knowledge = Knowledge::new(self.epoch);
+        knowledge.opened(opened.security_state.as_ref());
         let requests = Requests::new(opened.last_request_id);
         self.state = State::Open(Open { number: opened.session, token, requests, knowledge, software });
         Ok(Opening::New { cancelled })
@@ -195,14 +193,34 @@ impl Session {
 
     /// The card's answer, if it is known for certain.
     pub(crate) fn known_answer(&self, command: &Command) -> Option<Response> {
-        self.known()?.knowledge.answer(command)
+        let knowledge = &self.known()?.knowledge;
+        knowledge.answer(command, self.cache.current(knowledge.snapshot()))
+    }
+
+    /// Asks the phone for what it announces to everybody, if that is not held or on its way.
+    pub(crate) fn fetch(&mut self) -> Option<Envelope> {
+        let State::Open(open) = &self.state else { return None };
+        self.cache.fetch(open.number, open.knowledge.snapshot())
+    }
+
+    /// A page of that.
+    pub(crate) fn page(&mut self, page: &SnapshotPage) -> Result<Loaded, FrontError> {
+        let State::Open(open) = &self.state else { return Err(FrontError::OutOfOrder) };
+        Ok(self.cache.page(open.number, page, open.knowledge.snapshot()))
+    }
+
+    /// Takes a snapshot that was kept elsewhere, or none.
+    pub(crate) fn offer(&mut self, snapshot: Option<Arc<Snapshot>>) {
+        self.cache.offer(snapshot);
     }
 
     /// Takes a command under way, and gives the message that carries it to the card; without a link it waits for one.
     pub(crate) fn transmit(&mut self, command: Command, deadline: Timestamp) -> Option<Envelope> {
         self.state_left |= may_leave_state(&command);
         let epoch = self.epoch;
-        self.known_mut()?.requests.begin(command, epoch, deadline);
+        let open = self.known_mut()?;
+        open.knowledge.sent(&command);
+        open.requests.begin(command, epoch, deadline);
         let State::Open(open) = &mut self.state else { return None };
         self.told = epoch;
         open.requests.send(open.number)
@@ -220,7 +238,7 @@ impl Session {
         }
         let bytes = Zeroizing::new(std::mem::take(&mut response.response));
         let answer = Response::from_bytes(bytes).map_err(|_| FrontError::Malformed)?;
-        open.knowledge.response(response.security_version);
+        open.knowledge.response(response, answer.status());
         open.requests.end();
         Ok(Some(answer))
     }
@@ -259,9 +277,10 @@ impl Session {
     /// something to end, else by the next request; one that is away, when it comes back.
     pub(crate) fn reset(&mut self) -> Reset {
         self.epoch += 1;
+        let epoch = self.epoch;
         let Some(open) = self.known_mut() else { return Reset { cancelled: false, message: None } };
         let cancelled = open.requests.end();
-        open.knowledge.reset();
+        open.knowledge.reset(epoch, cancelled);
         self.state_left |= cancelled;
         let message = self.tell_reset();
         Reset { cancelled, message }

@@ -50,7 +50,8 @@ impl Card {
 
     /// Answers a host that fetches. It needs no permission: everybody may read what is in it.
     pub(super) fn fetch(&mut self, link: LinkId, fetch: &Fetch) {
-        let mut answer = SnapshotPage { digest: fetch.digest.clone(), offset: fetch.offset, length: 0, page: Vec::new() };
+        let mut answer =
+            SnapshotPage { digest: fetch.digest.clone(), offset: fetch.offset, length: 0, page: Vec::new() };
         let current = self.snapshot_digest().is_some_and(|digest| digest.as_bytes() == fetch.digest.as_slice());
         if let Some(snapshot) = self.dispatcher.snapshot().filter(|_| current) {
             answer.length = u32::try_from(snapshot.as_bytes().len()).unwrap_or(u32::MAX);

@@ -109,9 +109,7 @@ fn check(body: &mut Body) -> Result<(), MessageError> {
         Body::Response(response) => matches!(response.snapshot_digest.len(), 0 | DIGEST_LENGTH),
         Body::SecurityState(state) => check_state(state),
         Body::Fetch(fetch) => fetch.digest.len() == DIGEST_LENGTH,
-        Body::SnapshotPage(page) => {
-            matches!(page.digest.len(), 0 | DIGEST_LENGTH) && is_page(page.length, page.page.len())
-        }
+        Body::SnapshotPage(page) => page.digest.len() == DIGEST_LENGTH && is_page(page.length, page.page.len()),
         Body::PairCommit(commit) => {
             clean(&mut commit.host_name);
             clean(&mut commit.software);
@@ -270,7 +268,7 @@ mod tests {
             state(0).into(),
             state(32).into(),
             fetch(32),
-            page(0, 0, 0),
+            page(32, 0, 0),
             page(32, SNAPSHOT_LIMIT, PAGE_LIMIT),
         ] {
             assert_eq!(Envelope::from_bytes(&right.encode_to_vec()).as_ref(), Ok(&right));
