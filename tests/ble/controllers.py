@@ -1,6 +1,6 @@
 """Virtual Bluetooth controllers for the guest of `cargo xtask test-ble`, by bumble, outside the guest.
 
-    controllers.py ADAPTERS [--phone]
+    controllers.py ADAPTERS [--peers]
 
 Listens at hci0.sock, hci1.sock and so on in the working folder for HCI, and at control.sock for lines:
 
@@ -8,7 +8,8 @@ Listens at hci0.sock, hci1.sock and so on in the working folder for HCI, and at 
     back N        and returns
     interval MS   data waits for the next connection event, this far apart; 0 is at once
     links         how many links there are
-    phone ...     something of the phone that --phone puts on the air: phone.py has the list
+    phone ...     something of the phone that --peers puts on the air: phone.py has the list
+    host ...      the same for a computer: host.py has it
 
 Each is answered by a line that begins with `ok` or `no`.
 """
@@ -168,10 +169,10 @@ class Radio(LocalLink):
 class Control:
     """What the guest may ask of the radio."""
 
-    def __init__(self, radio, adapters, phone):
+    def __init__(self, radio, adapters, peers):
         self.radio = radio
         self.adapters = adapters
-        self.phone = phone
+        self.peers = peers
 
     async def serve(self, reader, writer):
         while line := await reader.readline():
@@ -194,8 +195,8 @@ class Control:
                 self.radio.interval = float(milliseconds) / 1000
             case ["links"]:
                 return f"ok {sum(len(adapter.le_connections) for adapter in self.adapters) // 2}"
-            case ["phone", *words] if self.phone is not None:
-                return await self.phone.obey(words)
+            case [peer, *words] if peer in self.peers:
+                return await self.peers[peer].obey(words)
             case _:
                 return f"no: {words}"
         return "ok"
@@ -210,14 +211,16 @@ async def main():
         transports.append(transport)
         address = hci.Address(f"F0:F1:F2:00:00:0{number}", hci.Address.PUBLIC_DEVICE_ADDRESS)
         adapters.append(Adapter(f"hci{number}", transport.source, transport.sink, radio, address))
-    phone = None
-    if "--phone" in sys.argv:
-        # Only here: who has no such phone needs no library of it.
+    peers = {}
+    if "--peers" in sys.argv:
+        # Only here: who has no peers needs no library for them.
+        from host import Host
         from phone import Phone
 
-        phone = Phone(Adapter("phone", link=radio))
-        await phone.start()
-    control = await asyncio.start_unix_server(Control(radio, adapters, phone).serve, "control.sock")
+        for name, kind in [("phone", Phone), ("host", Host)]:
+            peers[name] = kind(Adapter(name, link=radio))
+            await peers[name].start()
+    control = await asyncio.start_unix_server(Control(radio, adapters, peers).serve, "control.sock")
     print("ready", flush=True)
     async with control:
         await control.serve_forever()

@@ -84,7 +84,7 @@ radio() {
     local answer
     exec 9<>"$(port control)"
     echo "$*" >&9
-    IFS= read -r -t 10 answer <&9
+    IFS= read -r -t 60 answer <&9
     exec 9>&-
     note "radio $*: $answer"
     [[ $answer == ok* ]]

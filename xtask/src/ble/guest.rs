@@ -76,8 +76,8 @@ impl Job {
         let mut console = Console { shown: self.shown, ..Console::default() };
         let radio = match &self.controllers {
             Controllers::Btvirt => None,
-            Controllers::Bumble { python, phone } => {
-                Some(Radio::start(python, phone.as_deref(), &share, self.adapters)?)
+            Controllers::Bumble { python, peers } => {
+                Some(Radio::start(python, peers.as_deref(), &share, self.adapters)?)
             }
         };
         let end = watch_within(&mut self.qemu(image, &share), BOOT_LIMIT + self.limit, |line| {

@@ -80,6 +80,9 @@ pub(crate) struct Arguments {
     /// How long the command of `--run` may take.
     #[arg(long, value_name = "SECONDS", default_value_t = guest::STORY_LIMIT.as_secs())]
     limit: u64,
+    /// Put a phone and a computer on bumble on the air of `--run`: tests/ble/phone.py and host.py.
+    #[arg(long, requires = "run")]
+    peers: bool,
     /// Show what a story writes while it is told.
     #[arg(long, short)]
     verbose: bool,
@@ -160,7 +163,8 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         shown: true,
     };
     if let Some(command) = &arguments.run {
-        return Ok(vec![Job { script: command.clone(), ..job }]);
+        let controllers = if arguments.peers { job.controllers.with_peers()? } else { job.controllers.clone() };
+        return Ok(vec![Job { script: command.clone(), controllers, ..job }]);
     }
     let list = output(Command::new(built("ble-story")).arg("--list"))?;
     let stories = list.lines().map(|line| {
@@ -168,7 +172,7 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
     });
     let mut jobs = Vec::new();
     for story in stories {
-        let Story { name, adapters, channels, phone, limit } = story?;
+        let Story { name, adapters, channels, peers, limit } = story?;
         if arguments.story.as_ref().is_some_and(|wanted| *wanted != name) {
             continue;
         }
@@ -176,7 +180,7 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         let sshd = install::sshd().map(|path| path.display().to_string()).unwrap_or_default();
         let script = format!("export BLE_SSHD='{sshd}' POCKETCARD_BIN_DIR=\"$BLE_BIN\"\nexec ble-story {name}\n");
         let channels = arguments.channels.or(channels);
-        let controllers = if phone { ready.controllers.with_phone()? } else { ready.controllers.clone() };
+        let controllers = if peers { ready.controllers.with_peers()? } else { ready.controllers.clone() };
         let shown = arguments.verbose;
         jobs.push(Job { name, script, channels, adapters, controllers, limit, shown, ..job.clone() });
     }
@@ -192,8 +196,8 @@ struct Story {
     name: String,
     adapters: u8,
     channels: Option<u8>,
-    /// Whether the radio brings a phone of its own.
-    phone: bool,
+    /// Whether the radio brings a phone and a computer of its own.
+    peers: bool,
     limit: Duration,
 }
 
@@ -204,13 +208,13 @@ impl Story {
         let adapters = words.next()?.parse().ok()?;
         let channels = words.next()?;
         let channels = if channels == "-" { None } else { Some(channels.parse().ok()?) };
-        let phone = match words.next()? {
+        let peers = match words.next()? {
             "-" => false,
-            "phone" => true,
+            "peers" => true,
             _ => return None,
         };
         let limit = Duration::from_secs(words.next()?.parse().ok()?);
-        words.next().is_none().then_some(Self { name, adapters, channels, phone, limit })
+        words.next().is_none().then_some(Self { name, adapters, channels, peers, limit })
     }
 }
 
@@ -261,9 +265,9 @@ mod tests {
     #[test]
     fn a_story_says_what_it_needs() {
         let limit = Duration::from_secs(300);
-        let story = |adapters, channels, phone| Story { name: "login".to_owned(), adapters, channels, phone, limit };
+        let story = |adapters, channels, peers| Story { name: "login".to_owned(), adapters, channels, peers, limit };
         assert_eq!(Story::parse("login 2 - - 300"), Some(story(2, None, false)));
-        assert_eq!(Story::parse("login 3 1 phone 300"), Some(story(3, Some(1), true)));
+        assert_eq!(Story::parse("login 3 1 peers 300"), Some(story(3, Some(1), true)));
         for wrong in ["", "login", "login 2 - -", "login x - - 300", "login 2 - yes 300", "login 2 - - 300 more"] {
             assert_eq!(Story::parse(wrong), None);
         }

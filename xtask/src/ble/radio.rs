@@ -31,8 +31,8 @@ pub(crate) enum Kind {
 pub(super) enum Controllers {
     Bumble {
         python: PathBuf,
-        /// Where the binding is that a phone of the radio's own needs, if it is to have one.
-        phone: Option<PathBuf>,
+        /// Where the binding is that a phone and a computer of the radio's own need, if it is to have them.
+        peers: Option<PathBuf>,
     },
     Btvirt,
 }
@@ -44,20 +44,20 @@ impl Controllers {
             Kind::Btvirt => Ok(Self::Btvirt),
             Kind::Bumble => {
                 install::apt(&["python3-venv"])?;
-                Ok(Self::Bumble { python: install::bumble()?, phone: None })
+                Ok(Self::Bumble { python: install::bumble()?, peers: None })
             }
         }
     }
 
-    /// The same with a phone of their own. Builds the binding for Python.
-    pub(super) fn with_phone(&self) -> Result<Self, Problem> {
+    /// The same with a phone and a computer of their own. Builds the binding for Python.
+    pub(super) fn with_peers(&self) -> Result<Self, Problem> {
         let Self::Bumble { python, .. } = self else {
-            return Err(Problem::Wrong("only bumble's controllers can bring a phone".to_owned()));
+            return Err(Problem::Wrong("only bumble's controllers can bring peers".to_owned()));
         };
         let folder = scratch("ble").join("binding");
         fs::create_dir_all(&folder).context("making a folder for the binding")?;
         run(command("bash", ["bindings/generate.sh", "python"]).arg(&folder))?;
-        Ok(Self::Bumble { python: python.clone(), phone: Some(folder) })
+        Ok(Self::Bumble { python: python.clone(), peers: Some(folder) })
     }
 
     /// How tests/ble/lib.sh calls them.
@@ -91,13 +91,13 @@ pub(super) struct Radio(Child);
 impl Radio {
     /// Starts them in the folder and waits until QEMU can connect.
     ///
-    /// - `phone`: as in [`Controllers::Bumble`].
-    pub(super) fn start(python: &Path, phone: Option<&Path>, folder: &Path, adapters: u8) -> Result<Self, Problem> {
+    /// - `peers`: as in [`Controllers::Bumble`].
+    pub(super) fn start(python: &Path, peers: Option<&Path>, folder: &Path, adapters: u8) -> Result<Self, Problem> {
         let log = File::create(folder.join("controllers.log")).context("making a log for the controllers")?;
         let mut controllers = command("setpriv", ["--pdeathsig", "KILL", "--"]);
         controllers.arg(python).arg(root().join("tests/ble/controllers.py")).arg(adapters.to_string());
-        if let Some(phone) = phone {
-            controllers.arg("--phone").env("PYTHONPATH", phone);
+        if let Some(peers) = peers {
+            controllers.arg("--peers").env("PYTHONPATH", peers);
         }
         controllers.current_dir(folder).env("PYTHONDONTWRITEBYTECODE", "1").stdout(Stdio::piped()).stderr(log);
         let mut child = controllers.spawn().map_err(|error| Problem::NotStarted(shown(&controllers), error))?;

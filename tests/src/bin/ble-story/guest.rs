@@ -147,6 +147,7 @@ pub(crate) fn wait_radio(phone: &mut Phone, state: &str, limit: Duration) -> Res
     Ok(())
 }
 
-fn text<'a>(event: &'a Value, name: &str) -> &'a str {
+/// A string of an event; empty if it has none of that name.
+pub(crate) fn text<'a>(event: &'a Value, name: &str) -> &'a str {
     event.get(name).and_then(Value::as_str).unwrap_or_default()
 }

@@ -1,11 +1,11 @@
 //! What the guest of `cargo xtask test-ble` tells: stories of phones and computers on the air, with real BlueZ between them.
 //!
-//! `ble-story --list` prints a line for each story: its name, how many adapters it needs, `[GATT] Channels` or `-`, `phone` if
-//! the radio has to bring a phone of its own or `-`, and its limit in seconds. `ble-story NAME` tells one; exit code 0 says
+//! `ble-story --list` prints a line for each story: its name, how many adapters it needs, `[GATT] Channels` or `-`, `peers` if
+//! the radio has to bring a phone and a computer of its own or `-`, and its limit in seconds. `ble-story NAME` tells one; exit code 0 says
 //! that it went as it should.
 
 mod guest;
-mod other_phone;
+mod others;
 mod ssh;
 mod stories;
 
@@ -18,9 +18,9 @@ fn main() -> ExitCode {
     if argument == "--list" {
         for story in &STORIES {
             let channels = story.channels.map_or_else(|| "-".to_owned(), |channels| channels.to_string());
-            let phone = if story.phone { "phone" } else { "-" };
+            let peers = if story.peers { "peers" } else { "-" };
             let (name, adapters, limit) = (story.name, story.adapters, story.limit.as_secs());
-            guest::say(&format!("{name} {adapters} {channels} {phone} {limit}"));
+            guest::say(&format!("{name} {adapters} {channels} {peers} {limit}"));
         }
         return ExitCode::SUCCESS;
     }

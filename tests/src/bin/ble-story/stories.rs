@@ -5,7 +5,7 @@ use std::time::Duration;
 use pocketcard_dev::{AIR_CARD_LIMIT, Builder, Card, Environment};
 
 use crate::guest::{Failure, logs, radio, sign, start_bluetoothd, step, stop_bluetoothd, wait_radio};
-use crate::{other_phone, ssh};
+use crate::{others, ssh};
 
 /// How long a card may stay in the reader when its phone has gone: the supervision time-out, and the grace.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -18,26 +18,27 @@ pub(crate) struct Story {
     pub(crate) adapters: u8,
     /// `[GATT] Channels`, unless BlueZ's default will do.
     pub(crate) channels: Option<u8>,
-    /// Whether the radio brings a phone of its own: tests/ble/phone.py.
-    pub(crate) phone: bool,
+    /// Whether the radio brings a phone and a computer of its own: tests/ble/phone.py and host.py.
+    pub(crate) peers: bool,
     pub(crate) limit: Duration,
     pub(crate) tell: fn() -> Result<(), Failure>,
 }
 
 impl Story {
     const fn new(name: &'static str, tell: fn() -> Result<(), Failure>) -> Self {
-        Self { name, adapters: 2, channels: None, phone: false, limit: Duration::from_secs(420), tell }
+        Self { name, adapters: 2, channels: None, peers: false, limit: Duration::from_secs(420), tell }
     }
 }
 
 /// All of them, in the order in which they are told.
-pub(crate) const STORIES: [Story; 6] = [
+pub(crate) const STORIES: [Story; 7] = [
     Story { channels: Some(1), ..Story::new("login", login) },
     Story { channels: Some(3), ..Story::new("login-eatt", login) },
     Story::new("return", comes_back),
     Story { adapters: 3, ..Story::new("next-host", next_host) },
     Story { adapters: 3, ..Story::new("two-hosts", two_hosts) },
-    Story { adapters: 1, phone: true, ..Story::new("other-phone", other_phone::tell) },
+    Story { adapters: 1, peers: true, ..Story::new("other-phone", others::phone) },
+    Story { peers: true, ..Story::new("other-host", others::host) },
 ];
 
 /// What a story's computers have in common.

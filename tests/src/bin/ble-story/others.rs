@@ -1,18 +1,20 @@
-//! A phone that shares nothing with ours but the core: bumble in place of BlueZ, Python in place of Rust, an MTU of 185, and
-//! a radio address that changes every few seconds.
+//! A phone and a computer that share nothing with ours but the core: bumble in place of BlueZ, Python in place of Rust, an MTU
+//! of 185, and for the phone a radio address that changes every few seconds.
 
 use std::time::Duration;
 
 use pocketcard_dev::{AIR_CARD_LIMIT, DevError, Environment};
 use pocketcard_ipc::control::{ClientError, PairMethod, Reply, Request};
+use serde_json::json;
 
-use crate::guest::{Failure, radio, say, step};
+use crate::guest::{Failure, radio, say, step, text};
 use crate::stories::{environment, signs};
 
 /// How long each side may take in a pairing.
 const PAIRING_LIMIT: Duration = Duration::from_secs(90);
 
-pub(crate) fn tell() -> Result<(), Failure> {
+/// That phone, and our computer.
+pub(crate) fn phone() -> Result<(), Failure> {
     let mut host = environment("host").over_the_air("hci0", &[]).start()?;
     step("the phone pairs by its camera, its card is in pcscd", || {
         pair(&host)?;
@@ -29,6 +31,34 @@ pub(crate) fn tell() -> Result<(), Failure> {
     let state = radio("phone state")?;
     say(&format!("story: the phone: {state}"));
     if state.contains("MTU [185]") { Ok(()) } else { Err(Failure::Wrong(format!("another MTU: {state}"))) }
+}
+
+/// That computer, and our phone.
+pub(crate) fn host() -> Result<(), Failure> {
+    let mut environment = environment("host").over_the_air("hci0", &["hci1"]).unpaired().start()?;
+    let phone = environment.phone(0)?;
+    step("the phone pairs with the computer by digits", || {
+        phone.send(&json!({ "command": "compare" }))?;
+        let at_host = radio("host compare")?;
+        let event = phone.wait_event("the digits", PAIRING_LIMIT, |event| text(event, "event") == "digits")?;
+        let at_phone = text(&event, "digits").to_owned();
+        if at_phone != at_host {
+            return Err(DevError::DigitsDiffer { host: at_host, phone: at_phone }.into());
+        }
+        phone.send(&json!({ "command": "confirm", "agree": true }))?;
+        radio("host confirm").map(|_| ())
+    })?;
+    for round in 1..=3 {
+        step(&format!("the computer connects, the phone signs, time {round}"), || {
+            let state = radio("host connect")?;
+            radio("host sign")?;
+            // Longer than any fragment of this MTU.
+            radio("host certificate")?;
+            radio("host leave")?;
+            if state == "MTU 185" { Ok(()) } else { Err(Failure::Wrong(format!("another MTU: {state}"))) }
+        })?;
+    }
+    Ok(())
 }
 
 fn pair(host: &Environment) -> Result<(), Failure> {
