@@ -2,6 +2,7 @@
 
 pub mod apdu;
 pub mod client;
+pub mod cutter;
 pub mod piv;
 pub mod run;
 

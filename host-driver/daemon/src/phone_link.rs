@@ -1,5 +1,6 @@
 //! Dials one phone, again and again, for as long as it is paired.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::pause::Pause;
 use crate::slot::{LinkStep, Slot};
 use crate::stream::{Reader, dial};
 
-/// After a phone that answered but did not let us in: asking again at once changes nothing.
+/// After a phone that answered but did not let us in: asking again at once changes nothing, unless a card waits for it.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps the link to a phone. Runs until its task is aborted.
@@ -35,18 +36,22 @@ pub(crate) async fn keep(
                 slot.link_lost(number);
                 if was_open {
                     pause.reset();
-                    Duration::ZERO
-                } else {
-                    REFUSED_PAUSE
                 }
+                if was_open || slot.waits() { Duration::ZERO } else { REFUSED_PAUSE }
             }
             Err(error) => {
-                slot.link_unreachable(format!("{address}: {error}"));
+                slot.link_unreachable(format!("{address}: {error}"), is_gone(&error));
                 Duration::ZERO
             }
         };
         pause.wait(at_least).await;
     }
+}
+
+/// Whether nobody listens at the phone's address: then no program runs there that could still know of a card session.
+/// Every other failure may be of the way to it.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
 /// Carries the phone's messages to the slot until the stream or the link ends. Gives whether the channel was open.

@@ -204,21 +204,38 @@ impl Slot {
         core.pump(self, now);
     }
 
-    /// Nothing listens at the phone's address.
-    pub(crate) fn link_unreachable(&self, reason: String) {
+    /// The phone could not be reached.
+    ///
+    /// - `gone`: its program is certain not to run, so that a card that waits for it waits for nothing.
+    pub(crate) fn link_unreachable(&self, reason: String, gone: bool) {
+        let now = self.clock.now();
         let mut core = self.core();
-        if core.up.is_none() {
-            core.link_state = LinkState::Disconnected { reason: Some(reason) };
+        if core.up.is_some() {
+            return;
+        }
+        core.link_state = LinkState::Disconnected { reason: Some(reason) };
+        if gone {
+            core.front.handle_link_closed(now);
+            core.pump(self, now);
         }
     }
 
-    /// Ends the link at once and tells the phone why.
+    /// Whether the card is in the slot without a link, and waits for its phone.
+    pub(crate) fn waits(&self) -> bool {
+        let core = self.core();
+        core.up.is_none() && core.front.presence().atr.is_some()
+    }
+
+    /// Ends the link and the card session at once and tells the phone why.
     pub(crate) fn close_link(&self, reason: CloseReason) {
         let now = self.clock.now();
         let mut core = self.core();
         if let Some(up) = &mut core.up {
             up.link.close(reason, now);
+            core.pump(self, now);
         }
+        // A card may have been waiting for its phone.
+        core.front.handle_link_closed(now);
         core.pump(self, now);
     }
 
@@ -436,12 +453,16 @@ impl Core {
         send_frames(&mut up.link, &up.outbox, &mut self.frames);
     }
 
-    /// The link is over: last words, then the card goes.
+    /// The link is over: last words, then the card waits or goes.
     fn end_link(&mut self, slot: &Slot, reason: CloseReason, now: Timestamp) {
         self.flush();
         let Some(up) = self.up.take() else { return };
         up.outbox.close();
-        self.front.handle_link_closed(now);
+        if leaves_a_card(reason) {
+            self.front.handle_link_down(now);
+        } else {
+            self.front.handle_link_closed(now);
+        }
         self.link_state = link_state_of(reason);
         let Some(PhoneName { id, name }) = self.phone.clone() else { return };
         match reason {
@@ -454,6 +475,18 @@ impl Core {
             let reason = describe(reason);
             slot.announce(Event::PhoneDisconnected { phone: id, name, slot: slot.number, reason });
         }
+    }
+}
+
+/// Whether the card waits for its phone after a link that ended like this.
+///
+/// A stream loses nothing on its way: a phone that says nothing on it in time hangs, and programs have waited for it
+/// long enough. One that has no room for another link has not noticed yet that the last one is gone.
+fn leaves_a_card(reason: CloseReason) -> bool {
+    match reason {
+        CloseReason::Timeout(_) => false,
+        CloseReason::Busy => true,
+        reason => reason.is_loss(),
     }
 }
 
