@@ -21,6 +21,10 @@ note "root is up"
 bring_up || finish $LOST
 note "the radio is up"
 
+if [ -n "$BLE_TRACE" ]; then
+    btmon --write /run/ble/btmon.snoop >/dev/null 2>&1 &
+fi
+
 echo "ble: the story begins"
 cd "$BLE_ROOT" || finish 1
 # A group of its own, so that its limit ends what it started, too.

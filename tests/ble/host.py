@@ -30,6 +30,7 @@ class Host:
             config=device.DeviceConfiguration(name="", address=hci.Address.generate_static_address()),
             host=BumbleHost(controller, controller),
         )
+        self.device.gatt_server.max_mtu = MTU
         self.host = ffi.TestHost("Computer on bumble")
         self.connection = None
 

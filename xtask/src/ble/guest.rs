@@ -49,6 +49,8 @@ pub(super) struct Job {
     pub(super) limit: Duration,
     /// Whether what the story writes is shown while it runs.
     pub(super) shown: bool,
+    /// Whether HCI is recorded.
+    pub(super) trace: bool,
 }
 
 /// How a boot ended.
@@ -118,6 +120,7 @@ impl Job {
             ("BLE_CONTROLLERS", self.controllers.name().to_owned()),
             ("BLE_ADAPTERS", self.adapters.to_string()),
             ("BLE_CHANNELS", channels),
+            ("BLE_TRACE", if self.trace { "yes" } else { "" }.to_owned()),
             ("BLE_LIMIT", self.limit.as_secs().to_string()),
         ] {
             environment.push_str(&format!("export {name}='{value}'\n"));

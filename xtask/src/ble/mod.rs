@@ -83,6 +83,9 @@ pub(crate) struct Arguments {
     /// Put a phone and a computer on bumble on the air of `--run`: tests/ble/phone.py and host.py.
     #[arg(long, requires = "run")]
     peers: bool,
+    /// Record what goes over HCI, in btmon.snoop in the guest's folder, for `btmon --read`.
+    #[arg(long)]
+    trace: bool,
     /// Show what a story writes while it is told.
     #[arg(long, short)]
     verbose: bool,
@@ -161,6 +164,7 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         programs: ready.programs.clone(),
         limit: Duration::from_secs(arguments.limit),
         shown: true,
+        trace: arguments.trace,
     };
     if let Some(command) = &arguments.run {
         let controllers = if arguments.peers { job.controllers.with_peers()? } else { job.controllers.clone() };
