@@ -140,10 +140,10 @@ impl Session {
     /// whether a command was under way.
     pub(crate) fn give_up(&mut self) -> bool {
         let State::Opening { kept, .. } = &mut self.state else { return self.end() };
-        // Should the phone still go on with it, it has to forget all that was in it.
-        self.epoch += 1;
-        self.state_left = true;
-        kept.take().is_some_and(|mut kept| kept.open.requests.end())
+        let cancelled = kept.take().is_some_and(|mut kept| kept.open.requests.end());
+        // Should the phone still go on with it, it has to hear of the reset that takes the card out of the slot.
+        self.state_left |= cancelled;
+        cancelled
     }
 
     /// The phone opened a session.
