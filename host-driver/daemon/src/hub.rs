@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::slot::Slot;
+use crate::snapshots::Snapshots;
 use crate::store::{Record, Store, StoreError, id};
 use crate::{Clock, SOFTWARE, SystemEntropy, locked, phone_link};
 
@@ -35,6 +36,7 @@ pub(crate) struct Hub {
     identity: Arc<StaticSecret>,
     versions: VersionRange,
     store: Store,
+    snapshots: Arc<Snapshots>,
     phones: Mutex<HashMap<PublicKey, Entry>>,
     /// Files of the store that cannot be read, in words.
     unusable: Mutex<Vec<String>>,
@@ -62,6 +64,7 @@ impl Hub {
     pub(crate) fn new(config: Config, versions: VersionRange) -> Result<Arc<Self>, StoreError> {
         let store = Store::open(&config.state_dir)?;
         let identity = Arc::new(store.identity(&SystemEntropy)?);
+        let snapshots = Snapshots::open(store.folder());
         let (events, _) = broadcast::channel(EVENTS);
         let slots = (0..u32::from(config.reader_slots))
             .map(|number| Arc::new(Slot::new(number, Clock, events.clone())))
@@ -77,6 +80,7 @@ impl Hub {
             identity,
             versions,
             store,
+            snapshots,
             phones: Mutex::default(),
             unusable: Mutex::default(),
         }))
@@ -89,6 +93,7 @@ impl Hub {
             tokio::spawn(async move { slot.keep_time().await });
         }
         let (records, unusable) = self.store.phones()?;
+        self.snapshots.sweep(records.iter().map(|record| &record.keys.peer));
         for record in records {
             self.adopt(record);
         }
@@ -158,6 +163,7 @@ impl Hub {
         {
             slot.close_link(CloseReason::Replaced);
             slot.set_phone(None);
+            slot.set_snapshots(None);
         }
         self.adopt(record);
         Ok(())
@@ -283,6 +289,7 @@ impl Hub {
         match self.slot(record.slot).filter(|_| !occupied) {
             Some(slot) => {
                 slot.set_phone(Some((id(&peer), record.name.clone())));
+                slot.set_snapshots(Some(self.snapshots.of(&peer)));
                 dialler = record.address.clone().map(|address| {
                     let hub = Arc::downgrade(self);
                     let opened = move || {
@@ -326,7 +333,9 @@ impl Hub {
         {
             slot.close_link(CloseReason::Revoked);
             slot.set_phone(None);
+            slot.set_snapshots(None);
         }
+        self.snapshots.forget(peer);
         let _ = self.events.send(Event::PhoneForgotten { phone: id(peer) });
         Ok(())
     }

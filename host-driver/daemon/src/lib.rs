@@ -8,6 +8,7 @@
 //! | [`daemon`] | starts and ends everything |
 //! | `hub` | which phone belongs to which slot |
 //! | `slot` | one reader slot: front, link and driver side by side |
+//! | `snapshots` | what the phones say to everybody, on disk |
 //! | `phone_link` | dials a phone, again and again |
 //! | `driver_socket`, `control_socket`, `listener` | the two doors |
 //! | `pairing` | the conversation of a pairing |
@@ -15,7 +16,8 @@
 //!
 //! Everything runs on one thread. The way of an APDU has no hand-off: the task that reads the driver's connection
 //! writes to the phone's socket, and the task that reads the phone's socket writes the answer to the driver's.
-//! What blocks it is the disk alone, for one flush when a phone is paired, renamed or forgotten.
+//! What blocks it is the disk alone, for one flush when a phone is paired, renamed or forgotten; snapshots are written
+//! by another thread.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -33,6 +35,7 @@ mod pause;
 mod phone_link;
 mod random;
 mod slot;
+mod snapshots;
 mod stream;
 
 pub use clock::Clock;

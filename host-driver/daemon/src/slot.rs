@@ -15,6 +15,7 @@ use tokio::sync::{Notify, broadcast};
 pub(crate) use words::describe;
 use words::{failure_of, link_state_of, pending_words, short};
 
+use crate::snapshots::SnapshotFile;
 use crate::stream::Outbox;
 use crate::{Clock, SOFTWARE, locked};
 
@@ -31,6 +32,7 @@ pub(crate) struct Slot {
 struct Core {
     front: Front,
     phone: Option<PhoneName>,
+    snapshots: Option<SnapshotFile>,
     up: Option<LinkUp>,
     link_state: LinkState,
     command: Option<DriverEnd>,
@@ -89,6 +91,7 @@ impl Slot {
         let core = Core {
             front: Front::new(config),
             phone: None,
+            snapshots: None,
             up: None,
             link_state: LinkState::Disconnected { reason: None },
             command: None,
@@ -125,6 +128,14 @@ impl Slot {
         if core.up.is_none() {
             core.link_state = LinkState::Disconnected { reason: None };
         }
+    }
+
+    /// Where the snapshot of this slot's phone is kept, or that it is not any more.
+    pub(crate) fn set_snapshots(&self, file: Option<SnapshotFile>) {
+        let kept = file.as_ref().and_then(SnapshotFile::load);
+        let mut core = self.core();
+        core.snapshots = file;
+        core.front.offer_snapshot(kept);
     }
 
     /// A timer for the link and the front; runs as long as the daemon.
@@ -421,6 +432,11 @@ impl Core {
                 Output::Pending(reason) => {
                     let reason = pending_words(reason).to_owned();
                     slot.announce(Event::Pending { slot: slot.number, reason });
+                }
+                Output::Snapshot(snapshot) => {
+                    if let Some(file) = &self.snapshots {
+                        file.keep(snapshot);
+                    }
                 }
                 Output::Close(error) => {
                     tracing::warn!(slot = slot.number, %error, "closing the link");

@@ -265,7 +265,8 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
     if bytes.len() as u64 > MAX_FILE { Err(StoreError::Damaged { path: path.to_owned() }) } else { Ok(Some(bytes)) }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+/// Puts a file in its place in one step, durably on return; only this user can read it.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let io = |source| StoreError::Io { path: path.to_owned(), source };
     let fresh = path.with_extension("new");
     match fs::remove_file(&fresh) {

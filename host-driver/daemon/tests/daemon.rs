@@ -12,7 +12,8 @@ use pocketcard_ipc::driver::{Failure, PowerAction, Role};
 use pocketcard_protocol::link::VersionRange;
 use support::{Answer, Driver, TestDaemon, TestPhone, wait_event};
 
-const VERSION: [u8; 5] = [0x00, 0xFD, 0x00, 0x00, 0x00];
+/// GET METADATA of the PIN: it has to be asked of the card.
+const METADATA: [u8; 5] = [0x00, 0xF7, 0x00, 0x80, 0x00];
 const VERIFY: [u8; 13] = *b"\x00\x20\x00\x80\x08123456\xFF\xFF";
 const STATUS: [u8; 4] = [0x00, 0x20, 0x00, 0x80];
 
@@ -43,7 +44,7 @@ fn code(error: ClientError) -> ErrorCode {
 fn a_phone_is_paired_and_answers_a_driver() {
     let (daemon, _phone) = paired();
     let (mut command, _events, generation) = powered(&daemon, 0);
-    assert!(matches!(command.transmit(&VERSION), Answer::Response(response) if response.ends_with(&[0x90, 0])));
+    assert!(matches!(command.transmit(&METADATA), Answer::Response(response) if response.ends_with(&[0x90, 0])));
     assert_eq!(command.transmit(&VERIFY), Answer::Response(vec![0x90, 0]));
     assert_eq!(command.transmit(&STATUS), Answer::Response(vec![0x90, 0]));
     assert!(matches!(command.power(PowerAction::Reset, generation), Answer::Powered(_)));
@@ -80,7 +81,7 @@ fn a_killed_phone_ends_a_command_at_once_and_comes_back_as_a_new_card() {
     phone.set_holds(true);
     let mut watch = daemon.control();
     watch.watch().unwrap();
-    command.send(&pocketcard_ipc::driver::Request::Transmit { apdu: &VERSION });
+    command.send(&pocketcard_ipc::driver::Request::Transmit { apdu: &METADATA });
     wait_event(&mut watch, |event| matches!(event, Event::Pending { slot: 0, .. }));
     let begin = Instant::now();
     phone.kill();
@@ -91,10 +92,10 @@ fn a_killed_phone_ends_a_command_at_once_and_comes_back_as_a_new_card() {
     phone.listen();
     let Answer::Presence(true, next) = events.receive() else { panic!("no card") };
     assert!(next > generation);
-    assert_eq!(command.transmit(&VERSION), Answer::Failed(Failure::NotPresent));
+    assert_eq!(command.transmit(&METADATA), Answer::Failed(Failure::NotPresent));
     assert_eq!(command.power(PowerAction::Up, generation), Answer::Failed(Failure::NotPresent));
     assert!(matches!(command.power(PowerAction::Up, next), Answer::Powered(_)));
-    assert!(matches!(command.transmit(&VERSION), Answer::Response(_)));
+    assert!(matches!(command.transmit(&METADATA), Answer::Response(_)));
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn a_phone_that_hangs_loses_its_link_after_two_seconds() {
     let (mut command, mut events, _) = powered(&daemon, 0);
     phone.hang();
     let begin = Instant::now();
-    assert_eq!(command.transmit(&VERSION), Answer::Failed(Failure::NotPresent));
+    assert_eq!(command.transmit(&METADATA), Answer::Failed(Failure::NotPresent));
     assert!((1900..4000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
     assert!(matches!(events.receive(), Answer::Presence(false, _)));
     phone.wake();
@@ -136,7 +137,7 @@ fn forgetting_a_phone_takes_effect_at_once() {
     control.forget("Pixel").unwrap();
     assert_eq!(control.phones().unwrap(), []);
     assert!(matches!(events.receive(), Answer::Presence(false, _)));
-    assert_eq!(command.transmit(&VERSION), Answer::Failed(Failure::NotPresent));
+    assert_eq!(command.transmit(&METADATA), Answer::Failed(Failure::NotPresent));
     assert_eq!(std::fs::read_dir(daemon.config.state_dir.join("phones")).unwrap().count(), 0);
 }
 
@@ -153,7 +154,7 @@ fn slots_are_kept_and_a_full_table_is_an_error() {
     assert_eq!(code(full), ErrorCode::TableFull);
     daemon.wait_card(1, true);
     let (mut command, _events, _) = powered(&daemon, 1);
-    assert!(matches!(command.transmit(&VERSION), Answer::Response(_)));
+    assert!(matches!(command.transmit(&METADATA), Answer::Response(_)));
 }
 
 #[test]
@@ -167,11 +168,11 @@ fn a_phone_that_waits_does_not_delay_another() {
     let (mut waiting, _events, _) = powered(&daemon, 0);
     let (mut command, _other_events, _) = powered(&daemon, 1);
     first.set_holds(true);
-    waiting.send(&pocketcard_ipc::driver::Request::Transmit { apdu: &VERSION });
+    waiting.send(&pocketcard_ipc::driver::Request::Transmit { apdu: &METADATA });
     wait_event(&mut watch, |event| *event == Event::Pending { slot: 0, reason: "approval".into() });
     let begin = Instant::now();
     for _ in 0..100 {
-        assert!(matches!(command.transmit(&VERSION), Answer::Response(_)));
+        assert!(matches!(command.transmit(&METADATA), Answer::Response(_)));
     }
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }
@@ -271,7 +272,7 @@ fn hostile_bytes_harm_nobody() {
     client.send(&Request::Hello { version: 1, software: String::new() }).unwrap();
     assert!(matches!(client.receive(Some(support::LIMIT)).unwrap(), Reply::Error(_)));
     assert_eq!(client.phones().unwrap().len(), 1, "nothing was forgotten without a hello");
-    assert!(matches!(command.transmit(&VERSION), Answer::Response(_)));
+    assert!(matches!(command.transmit(&METADATA), Answer::Response(_)));
 }
 
 #[test]
@@ -282,13 +283,13 @@ fn clients_that_say_nothing_keep_others_out_for_a_moment_only() {
     let _at_control: Vec<_> = (0..40).map(|_| connect(&daemon.config.control_socket)).collect();
     let _at_driver: Vec<_> = (0..80).map(|_| connect(&daemon.config.driver_socket)).collect();
     let begin = Instant::now();
-    assert!(matches!(command.transmit(&VERSION), Answer::Response(_)));
+    assert!(matches!(command.transmit(&METADATA), Answer::Response(_)));
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(daemon.control().phones().unwrap().len(), 1);
     assert!(begin.elapsed() > Duration::from_secs(4), "there was room for all: {:?}", begin.elapsed());
     let mut next = daemon.driver(Role::Events, 0);
     assert!(matches!(next.receive(), Answer::Presence(true, _)));
-    assert!(matches!(command.transmit(&VERSION), Answer::Response(_)));
+    assert!(matches!(command.transmit(&METADATA), Answer::Response(_)));
 }
 
 #[test]

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use pocketcard_ipc::driver::{PowerAction, Role};
 use support::{Answer, Driver, LIMIT, TestDaemon, TestPhone};
 
-const VERSION: [u8; 5] = [0x00, 0xFD, 0x00, 0x00, 0x00];
+/// GET METADATA of the PIN: it has to be asked of the card.
+const METADATA: [u8; 5] = [0x00, 0xF7, 0x00, 0x80, 0x00];
 
 /// Two phones, of which the first is replaced by whoever accepts at the listener.
 struct Scene {
@@ -50,7 +51,7 @@ impl Scene {
     /// The other slot answers as always.
     fn other_slot_answers(&mut self) {
         let begin = Instant::now();
-        assert!(matches!(self.command.transmit(&VERSION), Answer::Response(_)));
+        assert!(matches!(self.command.transmit(&METADATA), Answer::Response(_)));
         assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
     }
 }

@@ -22,6 +22,7 @@ use pocketcard_phone::card::test_support::TestBox;
 use pocketcard_phone::card::{HostId, Input, LinkId};
 use pocketcard_protocol::channel::StaticSecret;
 use pocketcard_protocol::link::{self, CloseReason, Link, PairingMode, PhoneConfig, VersionRange};
+use pocketcard_protocol::messages::{Body, Pending};
 use pocketcard_protocol::pairing::{PairKeys, QrText};
 use pocketcard_protocol::stream::{FrameReader, LONGEST_MESSAGE, encode};
 
@@ -227,6 +228,8 @@ struct Shared {
     agrees: AtomicBool,
     /// The phone takes commands but answers none, and says that it is waiting for its owner.
     holds: AtomicBool,
+    /// Commands for the card, and pages of its snapshot, that hosts asked for.
+    asked: Mutex<(usize, usize)>,
     /// The phone reads nothing any more, as if its app hung.
     hang: Hang,
     stop: AtomicBool,
@@ -250,6 +253,7 @@ impl TestPhone {
             pairing: Mutex::default(),
             agrees: AtomicBool::new(true),
             holds: AtomicBool::new(false),
+            asked: Mutex::default(),
             hang: Hang::default(),
             stop: AtomicBool::new(false),
             connections: Mutex::default(),
@@ -273,6 +277,11 @@ impl TestPhone {
 
     pub fn set_holds(&self, holds: bool) {
         self.shared.holds.store(holds, Ordering::SeqCst);
+    }
+
+    /// Commands for the card, and pages of its snapshot, that hosts asked for so far.
+    pub fn asked(&self) -> (usize, usize) {
+        *self.shared.asked.lock().unwrap()
     }
 
     /// Stops reading and writing; returns when a connection does neither any more.
@@ -418,12 +427,14 @@ impl Shared {
                 link::Event::Message(envelope) => {
                     let held = self.holds.load(Ordering::SeqCst);
                     match &envelope.body {
-                        Some(pocketcard_protocol::messages::Body::Transmit(transmit)) if held => {
-                            let pending = pocketcard_protocol::messages::Pending {
-                                session: transmit.session,
-                                request_id: transmit.request_id,
-                                reason: 2,
-                            };
+                        Some(Body::Transmit(_)) => self.asked.lock().unwrap().0 += 1,
+                        Some(Body::Fetch(_)) => self.asked.lock().unwrap().1 += 1,
+                        _ => {}
+                    }
+                    match &envelope.body {
+                        Some(Body::Transmit(transmit)) if held => {
+                            let pending =
+                                Pending { session: transmit.session, request_id: transmit.request_id, reason: 2 };
                             link.send(&pending.into(), now).unwrap();
                         }
                         _ => card.handle(Input::Message { link: id, envelope }),

@@ -5,8 +5,8 @@ use aes::cipher::{BlockCipherEncrypt, KeyInit};
 
 use crate::run::Failure;
 
-/// An instruction that no card knows, so that nobody but the card can answer it: 10 bytes, 2 back.
-pub(crate) const SMALL: [u8; 10] = [0x00, 0xFE, 0x00, 0x00, 0x05, 0x01, 0x02, 0x03, 0x04, 0x05];
+/// VERIFY of a reference that no card has, which nobody but the card can answer, and which costs no try: 10 bytes, 2 back.
+pub(crate) const SMALL: [u8; 10] = [0x00, 0x20, 0x00, 0x81, 0x05, 0x01, 0x02, 0x03, 0x04, 0x05];
 /// GET DATA of an object that only a verified PIN opens, so that the host may not answer it: 14 bytes, 4098 back.
 pub(crate) const LARGE: [u8; 14] = [0x00, 0xCB, 0x3F, 0xFF, 0x00, 0x00, 0x05, 0x5C, 0x03, 0x5F, 0xC1, 0x08, 0x00, 0x00];
 /// Length of the answer to [`LARGE`] with its status word.
