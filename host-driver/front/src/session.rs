@@ -183,6 +183,11 @@ impl Session {
             State::Open(open) => open.requests.send(open.number),
             State::None | State::Away(_) | State::Opening { .. } => None,
         };
+        if command.is_some() {
+            // It tells the epoch, and may leave what the next reset has to end: that before it has just been told.
+            self.told = self.epoch;
+            self.state_left = true;
+        }
         reset.into_iter().chain(command)
     }
 

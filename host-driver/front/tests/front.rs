@@ -260,6 +260,30 @@ fn a_closed_link_leaves_nothing_to_end_in_the_next_session() {
     assert!(bench.sent().is_empty(), "the PIN was verified in a session that is gone");
 }
 
+/// A reset and a command come while the phone is away: it hears of the first as the session goes on, then of the second.
+#[test]
+fn a_command_that_waited_for_its_phone_leaves_what_the_next_reset_ends() {
+    let mut bench = Bench::powered();
+    let verify = bench.relay(&PIN);
+    bench.respond(7, verify, &[0x90, 0]);
+    bench.reply().unwrap();
+    bench.front.handle_link_down(bench.now);
+    bench.power(PowerAction::Reset).unwrap();
+    bench.front.handle_transmit(&PIN, bench.now);
+    bench.front.handle_link_up(bench.now);
+    assert!(matches!(&bench.sent()[..], [Body::Open(_)]));
+    let mut resumed = opened(7, true);
+    resumed.last_request_id = verify.0;
+    bench.front.handle_envelope(resumed.into(), bench.now);
+    let sent = bench.sent();
+    let [Body::Transmit(waited)] = &sent[..] else { panic!("{sent:?}") };
+    let waited = (waited.request_id, waited.epoch);
+    bench.respond(7, waited, &[0x90, 0]);
+    bench.reply().unwrap();
+    bench.power(PowerAction::Down).unwrap();
+    assert!(matches!(&bench.sent()[..], [Body::Reset(reset)] if reset.epoch > waited.1));
+}
+
 #[test]
 fn what_is_shown_of_the_pin_ends_with_a_reset_and_with_the_session() {
     let mut bench = Bench::powered();
