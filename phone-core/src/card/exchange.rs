@@ -149,7 +149,10 @@ impl Card {
     }
 
     fn transmit(&mut self, link: LinkId, id: SessionId, mut transmit: Transmit, now: Timestamp) {
-        self.epoch(id, transmit.epoch);
+        if self.epoch(id, transmit.epoch) {
+            // Apart from what the command does: a PIN that it verifies again would else look as if nothing had changed.
+            self.announce_security();
+        }
         let running = self.running.get(&id).map(|running| running.request);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.last_used = now;
@@ -279,12 +282,14 @@ impl Card {
         self.advance(id, progress, now);
     }
 
-    /// Raises a session's epoch: what runs ends, and nothing of what was verified stays.
-    fn epoch(&mut self, id: SessionId, epoch: u64) {
-        if self.sessions.get_mut(&id).is_some_and(|session| session.raise_epoch(epoch)) {
+    /// Raises a session's epoch: what runs ends, and nothing of what was verified stays. Gives whether it was lower.
+    fn epoch(&mut self, id: SessionId, epoch: u64) -> bool {
+        let raised = self.sessions.get_mut(&id).is_some_and(|session| session.raise_epoch(epoch));
+        if raised {
             self.abandon(id);
             self.dispatcher.reset(id);
         }
+        raised
     }
 
     /// Gives up the command of a session. The host is told, so that it does not wait for the link's limit; the message carries

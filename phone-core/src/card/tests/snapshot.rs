@@ -150,6 +150,17 @@ fn what_was_said_under_an_epoch_names_it() {
     assert_eq!(announced(&mut card, host.link).0.map(|state| (state.epoch, state.pin_verified)), Some((3, true)));
 }
 
+/// The host has taken from the reset that nothing is verified, whatever it was told before.
+#[test]
+fn a_pin_that_is_verified_by_the_command_that_brings_a_reset_is_said_again() {
+    let (mut card, mut host) = card_with_keys();
+    assert_eq!(send(&mut card, &mut host, VERIFY), "9000");
+    announced(&mut card, host.link);
+    host.epoch += 1;
+    assert_eq!(send(&mut card, &mut host, VERIFY), "9000");
+    assert_eq!(announced(&mut card, host.link).0.map(|state| (state.epoch, state.pin_verified)), Some((2, true)));
+}
+
 #[test]
 fn a_locked_card_says_nothing() {
     let (mut card, host) = card_with_keys();
