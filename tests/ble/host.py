@@ -12,7 +12,7 @@ from bumble import core, device, gatt, hci
 from bumble.host import Host as BumbleHost
 
 import fragments
-from phone import HOST_TO_PHONE, INFO, PHONE_TO_HOST, SERVICE
+from phone import HOST_TO_PHONE, INFO, PHONE_TO_HOST, SERVICE, spawn
 
 log = logging.getLogger("radio.host")
 
@@ -95,7 +95,7 @@ class Host:
         self.host_to_phone = find[HOST_TO_PHONE]
         info = await find[INFO].read_value()
         await find[PHONE_TO_HOST].subscribe(self.notified)
-        self.writer = asyncio.get_running_loop().create_task(self.write())
+        self.writer = spawn(self.write())
         self.host.receive(b"\x00" + info)
         self.flush()
 

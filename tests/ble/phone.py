@@ -13,7 +13,7 @@ import tempfile
 import time
 
 import pocketcard_ffi as ffi
-from bumble import att, core, data_types, device, gatt, hci
+from bumble import att, core, device, gatt, hci
 from bumble.host import Host
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,6 +28,8 @@ MTU = 185
 # How often the radio address changes. Real phones take minutes.
 ADDRESS_SECONDS = 4
 ADVERTISING_INTERVAL_MS = 100
+# General discoverable, no BR/EDR.
+FLAGS = 0x06
 SERVICE = "b7d30000-6c1e-4f55-9a0d-1c5e8f2a7b40"
 INFO = "b7d30010-6c1e-4f55-9a0d-1c5e8f2a7b40"
 HOST_TO_PHONE = "b7d30011-6c1e-4f55-9a0d-1c5e8f2a7b40"
@@ -36,6 +38,18 @@ PHONE_TO_HOST = "b7d30012-6c1e-4f55-9a0d-1c5e8f2a7b40"
 TAKEN = 0x80
 # Key 9A: P-256, PIN once, touch never.
 GENERATE = bytes.fromhex("0047009A0BAC09800111AA0102AB010100")
+
+
+def spawn(work):
+    """A task whose failure is in the log: nobody waits for it."""
+
+    async def told():
+        try:
+            await work
+        except Exception:
+            log.exception("a task of the phone failed")
+
+    return asyncio.get_running_loop().create_task(told())
 
 
 class Keys(ffi.KeyStore):
@@ -100,7 +114,7 @@ class Link(ffi.Transport):
         self.arrived = asyncio.Queue()
         self.leaving = asyncio.Queue()
         self.link = phone.phone.link_up(self)
-        self.tasks = [self.loop.create_task(self.deliver()), self.loop.create_task(self.notify())]
+        self.tasks = [spawn(self.deliver()), spawn(self.notify())]
 
     # The phone's thread calls these two.
     def send(self, message):
@@ -171,8 +185,7 @@ class Phone:
         return hci.Address.generate_private_address()
 
     async def start(self):
-        loop = asyncio.get_running_loop()
-        ffi.uniffi_set_event_loop(loop)
+        ffi.uniffi_set_event_loop(asyncio.get_running_loop())
         self.folder = tempfile.TemporaryDirectory()
         os.chmod(self.folder.name, 0o700)
         settings = ffi.PhoneSettings(
@@ -183,8 +196,7 @@ class Phone:
         self.events = self.phone.events()
         await self.certify()
         await self.serve()
-        self.tasks = [loop.create_task(self.watch_events()), loop.create_task(self.watch_advertisements()),
-                      loop.create_task(self.advertise())]
+        self.tasks = [spawn(self.watch_events()), spawn(self.watch_advertisements()), spawn(self.advertise())]
 
     async def certify(self):
         """Puts a key and its certificate into 9A, as the owner."""
@@ -286,9 +298,8 @@ class Phone:
 
     async def advertise_one(self, identifier):
         self.addresses += 1
-        flags = data_types.Flags.LE_GENERAL_DISCOVERABLE_MODE | data_types.Flags.BR_EDR_NOT_SUPPORTED
         data = core.AdvertisingData([
-            (core.AdvertisingData.FLAGS, bytes([flags])),
+            (core.AdvertisingData.FLAGS, bytes([FLAGS])),
             (core.AdvertisingData.COMPLETE_LIST_OF_128_BIT_SERVICE_CLASS_UUIDS, bytes(core.UUID(identifier))),
         ])
         parameters = device.AdvertisingParameters(
@@ -303,6 +314,9 @@ class Phone:
         match words:
             case ["scan", text]:
                 return f"ok {await self.phone.scan(text)}"
+            case ["compare"]:
+                await self.phone.compare()
+                return "ok"
             case ["digits"]:
                 return f"ok {await self.digits.get()}"
             case ["confirm"]:
