@@ -4,9 +4,10 @@ use clap::{Parser, ValueEnum};
 use pocketcard_phone::card::ProbePoint;
 use pocketcard_protocol::link::VersionRange;
 
-/// A phone on the desktop: a PIV card behind a socket, for trying Pocketcard out and for tests.
+/// A phone on the desktop: a PIV card behind a socket or on Bluetooth, for trying Pocketcard out and for tests.
 ///
-/// Pair it with `pocketcard pair --connect ADDRESS`, where ADDRESS is what --listen says. Its keys are as safe as the files of
+/// Pair it with `pocketcard pair --connect ADDRESS`, where ADDRESS is what --listen says, or with `pocketcard pair` over
+/// Bluetooth. Its keys are as safe as the files of
 /// this computer, not as those in a phone.
 #[derive(Parser, Debug)]
 #[command(name = "virtual-phone", version)]
@@ -16,8 +17,13 @@ pub(crate) struct Arguments {
     pub(crate) state: PathBuf,
 
     /// Where hosts connect: unix:PATH, or tcp:127.0.0.1:PORT (loopback only; port 0 chooses one).
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) listen: Address,
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "ble")]
+    pub(crate) listen: Option<Address>,
+
+    /// Be on Bluetooth LE, by this adapter (such as hci0) or the system's first one. Needs BlueZ, and a program that was built with
+    /// the feature `ble`.
+    #[arg(long, value_name = "ADAPTER", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) ble: Option<String>,
 
     /// A test card with the well-known PIN 123456, PUK 12345678 and management key, with no keys yet, or with P-256 or RSA-2048 keys
     /// and certificates in 9A, 9C, 9D and 9E. Without this option the card is that of a real phone: it has no PIN until its owner
@@ -25,8 +31,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_name = "KEYS")]
     pub(crate) test_card: Option<TestCard>,
 
-    /// Approve every use of a key without asking. For tests: only with a test card, never with keys in hardware, and only for
-    /// daemons of this very user, so not for the system's.
+    /// Approve every use of a key without asking. For tests: only with a test card, never with keys in hardware. Behind a socket,
+    /// only for daemons of this very user, so not for the system's; on Bluetooth, for whoever was paired.
     #[arg(long, requires = "test_card")]
     pub(crate) auto_approve: bool,
 

@@ -1,4 +1,4 @@
-//! A phone on the desktop: phone-core behind a socket, with a terminal interface or under script.
+//! A phone on the desktop: phone-core behind a socket or on Bluetooth, with a terminal interface or under script.
 
 mod approver;
 mod arguments;
@@ -7,6 +7,8 @@ mod device_key;
 mod events;
 mod output;
 mod probe;
+#[cfg(feature = "ble")]
+mod radio;
 mod script;
 mod setup;
 mod socket;
@@ -62,9 +64,20 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
     };
     let Started { phone, running, listener, questions, enrolled } = started;
     let reporting = tokio::spawn(report(phone.events(), output.clone(), arguments.no_apdu_events));
-    let address = listener.address().to_owned();
-    let serving = tokio::spawn(listener.serve(phone.clone()));
-    output.event(&json!({ "event": "ready", "listen": address, "name": arguments.name, "enrolled": enrolled }));
+    let listens = listener.as_ref().map(|listener| listener.address().to_owned());
+    let mut serving = tokio::task::JoinSet::new();
+    if let Some(listener) = listener {
+        serving.spawn(listener.serve(phone.clone()));
+    }
+    output.event(&json!({
+        "event": "ready", "listen": listens, "ble": arguments.ble.is_some(), "name": arguments.name, "enrolled": enrolled,
+    }));
+    #[cfg(feature = "ble")]
+    if let Some(adapter) = arguments.ble.clone() {
+        let adapter = Some(adapter).filter(|adapter| !adapter.is_empty());
+        serving.spawn(radio::serve(phone.clone(), adapter, output.clone()));
+    }
+    let address = listens.unwrap_or_else(|| "Bluetooth".to_owned());
     let owner = async {
         if arguments.script {
             script::run(&phone, &output, questions).await;
@@ -78,10 +91,10 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
-    serving.abort();
+    serving.abort_all();
     phone.stop().await;
     let _ = running.await;
-    let _ = serving.await;
+    while serving.join_next().await.is_some() {}
     drop(phone);
     let _ = reporting.await;
     result

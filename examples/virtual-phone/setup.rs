@@ -53,6 +53,8 @@ pub(crate) enum SetupError {
     Start(#[from] StartError),
     #[error("the test card cannot be given its keys")]
     Enrolment(#[from] EnrolmentError),
+    #[error("this program was built without Bluetooth; build it with `cargo build -p pocketcard-examples --features ble`")]
+    NoRadio,
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
@@ -61,14 +63,17 @@ pub(crate) enum SetupError {
 pub(crate) struct Started {
     pub(crate) phone: Phone,
     pub(crate) running: JoinHandle<()>,
-    pub(crate) listener: Listener,
+    pub(crate) listener: Option<Listener>,
     pub(crate) questions: Receiver<Question>,
     /// Whether the card has a PIN: test cards have, others only once their owner has enrolled them.
     pub(crate) enrolled: bool,
 }
 
 pub(crate) async fn start(arguments: &Arguments, output: &Output) -> Result<Started, SetupError> {
-    if arguments.auto_approve && !matches!(arguments.listen, Address::Unix(_)) {
+    if arguments.ble.is_some() && !cfg!(feature = "ble") {
+        return Err(SetupError::NoRadio);
+    }
+    if arguments.auto_approve && matches!(arguments.listen, Some(Address::Tcp(_))) {
         return Err(SetupError::AutoApproveTcp);
     }
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
@@ -101,7 +106,10 @@ pub(crate) async fn start(arguments: &Arguments, output: &Output) -> Result<Star
     provision(&phone, arguments, &*entropy).await?;
     // A daemon of the system runs as root or as a user of its own. What it would be given unasked is for tests only.
     let peers = if arguments.auto_approve { Peers::User } else { Peers::UserAndRoot };
-    let listener = Listener::bind(&arguments.listen, peers).await?;
+    let listener = match &arguments.listen {
+        Some(address) => Some(Listener::bind(address, peers).await?),
+        None => None,
+    };
     let enrolled = arguments.test_card.is_some();
     Ok(Started { phone, running, listener, questions, enrolled })
 }

@@ -195,6 +195,7 @@ mod tests {
             host_name: "annas-laptop".to_owned(),
             dev: false,
             pairing: false,
+            bluetooth: None,
             slots: vec![slot],
         }
     }

@@ -10,6 +10,7 @@ pub(crate) fn phone() -> Phone {
         slot: 0,
         address: None,
         link: LinkState::Connected {},
+        transport: None,
         software: None,
         card_name: None,
     }

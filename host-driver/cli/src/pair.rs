@@ -23,7 +23,8 @@ const PLAIN: &str = "\x1b[0m";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where the phone listens, for phones that are reached by a socket: unix:/path or tcp:127.0.0.1:port.
+    /// Where the phone listens, for phones that are reached by a socket: unix:/path or tcp:127.0.0.1:port. Without it the
+    /// phone is looked for over Bluetooth, if the daemon uses that.
     #[arg(long, value_name = "ADDRESS")]
     connect: Option<Address>,
     /// Without a camera: only compare six digits.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use pocketcard_ipc::control::{Client, DriverState, SlotStatus, Status};
+use pocketcard_ipc::control::{Client, DriverState, SlotStatus, Status, Transport};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -14,6 +14,8 @@ use crate::watch;
 pub(crate) const JSON_HELP: &str = "\
 JSON (later releases add fields, and rename or remove none):
   software, host_id, host_name, dev, pairing
+  bluetooth         null if it is off in the daemon's configuration; else state (\"working\", \"starting\",
+                    \"no_service\", \"no_permission\", \"no_adapter\", \"powered_off\", \"failed\"), adapter, message
   slots: a list of
     slot            its number, from 0
     driver          \"absent\", \"waiting\" (no program uses the reader) or \"connected\"
@@ -23,6 +25,7 @@ JSON (later releases add fields, and rename or remove none):
       id, name, slot, address, software, card_name
       link          {\"state\": \"connected\", \"connecting\", \"disconnected\" (with \"reason\")
                     or \"version_mismatch\" (with \"ours\", \"theirs\", \"update\")}
+      transport     null without a link; else {\"kind\": \"stream\", or \"gatt\" with \"mtu\", its ATT MTU}
 With --watch, one object a line: first {\"reply\": \"status\", and the fields above}, then
   {\"reply\": \"event\", \"event\": \"card_present\", \"slot\": 0} and the like; ignore events you do not know.";
 
@@ -64,6 +67,9 @@ pub(crate) fn screen(status: &Status) -> String {
     if status.pairing {
         text.push_str("a pairing is under way\n");
     }
+    if let Some(message) = status.bluetooth.as_ref().and_then(|bluetooth| bluetooth.message.as_deref()) {
+        text.push_str(&format!("no Bluetooth: {message}; see `pocketcard doctor`\n"));
+    }
     for slot in &status.slots {
         text.push_str(&line(slot));
     }
@@ -74,7 +80,13 @@ fn line(slot: &SlotStatus) -> String {
     let mut parts = Vec::new();
     match &slot.phone {
         None => parts.push("free".to_owned()),
-        Some(phone) => parts.push(format!("{} ({})", phone.name, link(&phone.link))),
+        Some(phone) => {
+            let over = match phone.transport {
+                Some(Transport::Gatt { mtu }) => format!(" over Bluetooth, MTU {mtu}"),
+                _ => String::new(),
+            };
+            parts.push(format!("{} ({}{over})", phone.name, link(&phone.link)));
+        }
     }
     if slot.card_present {
         parts.push(if slot.powered { "card in use" } else { "card present" }.to_owned());
@@ -98,7 +110,7 @@ fn line(slot: &SlotStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pocketcard_ipc::control::{LinkState, Phone};
+    use pocketcard_ipc::control::{BluetoothState, BluetoothStatus, LinkState, Phone};
 
     use super::*;
     use crate::fixtures;
@@ -106,7 +118,8 @@ mod tests {
     #[test]
     fn the_json_is_what_the_help_says() {
         let link = LinkState::Disconnected { reason: None };
-        let phone = Phone { id: "00".to_owned(), link, ..fixtures::phone() };
+        let transport = Some(Transport::Gatt { mtu: 517 });
+        let phone = Phone { id: "00".to_owned(), link, transport, ..fixtures::phone() };
         let slot = SlotStatus { phone: Some(phone), ..fixtures::slot() };
         let status = Status {
             software: "pocketcardd 1".to_owned(),
@@ -114,6 +127,11 @@ mod tests {
             host_name: "desk".to_owned(),
             dev: false,
             pairing: false,
+            bluetooth: Some(BluetoothStatus {
+                state: BluetoothState::Working,
+                adapter: Some("hci0".to_owned()),
+                message: None,
+            }),
             slots: vec![slot],
         };
         let json: serde_json::Value = serde_json::from_str(&as_json(&status).unwrap()).unwrap();
@@ -121,12 +139,14 @@ mod tests {
             json,
             serde_json::json!({
                 "software": "pocketcardd 1", "host_id": "ff", "host_name": "desk", "dev": false, "pairing": false,
+                "bluetooth": { "state": "working", "adapter": "hci0", "message": null },
                 "slots": [{
                     "slot": 0, "driver": "waiting", "card_present": false, "powered": false, "pin_verified": false,
                     "pin_tries_left": null,
                     "phone": {
                         "id": "00", "name": "Pixel", "slot": 0, "address": null, "software": null, "card_name": null,
                         "link": { "state": "disconnected", "reason": null },
+                        "transport": { "kind": "gatt", "mtu": 517 },
                     },
                 }],
             })

@@ -19,6 +19,10 @@ use serde::Deserialize;
 /// host_name = "my laptop"     # as phones show it; the computer's name if absent
 /// pin_entry = "keyboard"
 ///
+/// [bluetooth]                 # phones over Bluetooth LE
+/// enabled = true              # false by default if `dev`
+/// adapter = "hci0"            # the first one that is on if absent
+///
 /// [[link]]                    # phones that are reached by a stream; none by default
 /// address = "tcp:127.0.0.1:7816"
 /// ```
@@ -45,8 +49,20 @@ pub struct Config {
     pub driver_uids: Vec<u32>,
     /// Further users, by number, who may use the control socket.
     pub control_uids: Vec<u32>,
+    /// Phones over Bluetooth LE.
+    pub bluetooth: BluetoothConfig,
     /// Phones that are reached by a stream. The daemon dials, the phone listens.
     pub link: Vec<StreamLink>,
+}
+
+/// The table `[bluetooth]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BluetoothConfig {
+    /// Whether phones are looked for. By default they are, but not with `dev`.
+    pub enabled: Option<bool>,
+    /// The adapter's name; the first one that is on, by default.
+    pub adapter: Option<String>,
 }
 
 /// One entry of `[[link]]`.
@@ -127,6 +143,7 @@ impl Default for Config {
             allow_connect: None,
             driver_uids: Vec::new(),
             control_uids: Vec::new(),
+            bluetooth: BluetoothConfig::default(),
             link: Vec::new(),
         }
     }
@@ -188,6 +205,11 @@ impl Config {
             None => peer_name(system().unwrap_or_default().trim()),
         };
         if name.is_empty() { "computer".to_owned() } else { name }
+    }
+
+    /// Whether phones are looked for over Bluetooth.
+    pub(crate) fn uses_bluetooth(&self) -> bool {
+        cfg!(feature = "ble") && self.bluetooth.enabled.unwrap_or(!self.dev)
     }
 
     /// Whether a pairing may dial this address.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pocketcard_protocol::link::VersionRange;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +14,9 @@ use crate::hub::Hub;
 use crate::listener::{Gate, Listener};
 use crate::store::StoreError;
 use crate::{control_socket, driver_socket};
+
+/// For the last words on the radio, and for the system to end its connections.
+const GOOD_BYE: Duration = Duration::from_secs(4);
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +113,16 @@ impl Daemon {
         let driver = bind(Gate::Driver, &config.driver_socket)?;
         let control = bind(Gate::Control, &config.control_socket)?;
         hub.start()?;
-        let doors = vec![
+        #[cfg_attr(not(feature = "ble"), expect(unused_mut))]
+        let mut doors = vec![
             tokio::spawn(driver_socket::serve(Arc::clone(&hub), driver)),
             tokio::spawn(control_socket::serve(Arc::clone(&hub), control)),
         ];
+        #[cfg(feature = "ble")]
+        if let Some(air) = &hub.air {
+            let radio = crate::radio::Bluez::new(hub.config.bluetooth.adapter.clone());
+            doors.push(tokio::spawn(crate::radio::keep(Arc::downgrade(&hub), Arc::clone(air), radio)));
+        }
         Ok(Self { hub, doors })
     }
 
@@ -121,6 +131,9 @@ impl Daemon {
         signals.next().await;
         tracing::info!("ending");
         self.stop();
+        if let Some(air) = &self.hub.air {
+            air.quiet(GOOD_BYE).await;
+        }
         // The sockets' files go away with the tasks that hold them.
         for door in self.doors.drain(..) {
             let _ = door.await;

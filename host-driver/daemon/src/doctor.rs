@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use pocketcard_ipc::accounts::Accounts;
-use pocketcard_ipc::control::{DriverState, Finding, Level, LinkState};
+use pocketcard_ipc::control::{BluetoothState, BluetoothStatus, DriverState, Finding, Level, LinkState};
 
 use crate::hub::Hub;
 use crate::listener::{CONTROL_GROUP, PCSCD_USER};
@@ -25,8 +25,38 @@ pub(crate) fn findings(hub: &Hub) -> Vec<Finding> {
         let advice = "move the file away and restart pocketcardd, then pair that phone again";
         finding("store", Level::Error, message, Some(advice))
     }));
+    findings.push(match &hub.air {
+        Some(air) => bluetooth(&air.status()),
+        None => finding("bluetooth", Level::Note, "Bluetooth is off in the daemon's configuration".into(), None),
+    });
     findings.extend(phones(hub));
     findings
+}
+
+/// The radio, and what to do about it.
+pub(crate) fn bluetooth(status: &BluetoothStatus) -> Finding {
+    let message = || status.message.clone().unwrap_or_default();
+    let error = |advice: &str| finding("bluetooth", Level::Error, message(), Some(advice));
+    match status.state {
+        BluetoothState::Working => {
+            let adapter = status.adapter.as_deref().unwrap_or("the adapter");
+            finding("bluetooth", Level::Good, format!("{adapter} listens for phones when one is away"), None)
+        }
+        BluetoothState::NoService => {
+            error("systemctl enable --now bluetooth (install the package `bluez` if there is none)")
+        }
+        BluetoothState::NoPermission => error(
+            "let the daemon's user talk to org.bluez on the system bus: add it to the group `bluetooth`, then restart pocketcardd",
+        ),
+        BluetoothState::NoAdapter => error(
+            "plug an adapter in (`bluetoothctl list` shows what there is), or correct `adapter` under [bluetooth] in the daemon's configuration",
+        ),
+        BluetoothState::PoweredOff => {
+            error("bluetoothctl power on (after `rfkill unblock bluetooth`, if that refuses)")
+        }
+        BluetoothState::Starting => finding("bluetooth", Level::Note, "Bluetooth is starting".into(), None),
+        _ => error("systemctl status bluetooth; the daemon tries again by itself"),
+    }
 }
 
 fn finding(check: &str, level: Level, message: String, advice: Option<&str>) -> Finding {
@@ -111,6 +141,11 @@ fn phones(hub: &Hub) -> Vec<Finding> {
                     pocketcard_ipc::Side::Theirs => "update Pocketcard on the phone",
                 };
                 finding("phone", Level::Error, format!("{name:?} speaks another version"), Some(advice))
+            }
+            LinkState::Disconnected { .. } if hub.seen_on_air(phone) == Some(false) => {
+                let message = format!("{name:?} has not been seen on Bluetooth since the daemon began");
+                let advice = "open the app on the phone, near this computer, with Bluetooth on; the clocks of both must agree within a quarter of an hour";
+                finding("phone", Level::Note, message, Some(advice))
             }
             LinkState::Disconnected { reason } => {
                 let reason = reason.as_deref().unwrap_or("not reached yet");

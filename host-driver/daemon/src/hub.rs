@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::radio::{Air, RadioPhone};
 use crate::slot::Slot;
 use crate::snapshots::Snapshots;
 use crate::store::{Record, Store, StoreError, id};
@@ -33,6 +34,8 @@ pub(crate) struct Hub {
     /// Held by the one pairing that may be under way.
     pub(crate) pairing: Arc<tokio::sync::Semaphore>,
     pub(crate) name: String,
+    /// The radio, if the configuration has it on.
+    pub(crate) air: Option<Arc<Air>>,
     identity: Arc<StaticSecret>,
     versions: VersionRange,
     store: Store,
@@ -44,6 +47,8 @@ pub(crate) struct Hub {
 
 struct Entry {
     record: Record,
+    /// The keys once more, if the radio is to find the phone.
+    on_air: Option<Arc<PairKeys>>,
     /// Dials the phone; absent for one without an address.
     _dialler: Option<Task>,
     /// Drops the pair if the phone never turns out to have it; absent once it did.
@@ -71,6 +76,7 @@ impl Hub {
             .collect();
         Ok(Arc::new(Self {
             name: config.shown_name(),
+            air: config.uses_bluetooth().then(Air::new),
             config,
             clock: Clock,
             slots,
@@ -222,6 +228,30 @@ impl Hub {
         locked(&self.phones).get(peer).map(|entry| self.phone(&entry.record))
     }
 
+    /// Phones that the radio is to find, and that it keeps a link to.
+    pub(crate) fn radio_phones(&self) -> Vec<RadioPhone> {
+        let phones = locked(&self.phones);
+        let found = phones.values().filter_map(|entry| {
+            let keys = Arc::clone(entry.on_air.as_ref()?);
+            Some(RadioPhone { keys, slot: Arc::clone(self.slot(entry.record.slot)?) })
+        });
+        found.collect()
+    }
+
+    /// Whether these are the keys that we have with a phone, and not those of an earlier pairing.
+    pub(crate) fn is_current(&self, keys: &PairKeys) -> bool {
+        let phones = locked(&self.phones);
+        phones.get(&keys.peer).is_some_and(|entry| entry.record.keys.advertising_key() == keys.advertising_key())
+    }
+
+    /// Whether a phone is found by the radio, and has been since the daemon began.
+    pub(crate) fn seen_on_air(&self, phone: &Phone) -> Option<bool> {
+        let air = self.air.as_ref()?;
+        let phones = locked(&self.phones);
+        let entry = phones.values().find(|entry| entry.on_air.is_some() && id(&entry.record.keys.peer) == phone.id)?;
+        Some(air.has_seen(&entry.record.keys.peer))
+    }
+
     pub(crate) fn status(&self) -> Status {
         let mut phones = self.phones();
         let slots = self.slots.iter().map(|slot| {
@@ -243,6 +273,7 @@ impl Hub {
             host_name: self.name.clone(),
             dev: self.config.dev,
             pairing: self.pairing.available_permits() == 0,
+            bluetooth: self.air.as_ref().map(|air| air.status()),
             slots: slots.collect(),
         }
     }
@@ -258,11 +289,11 @@ impl Hub {
 
     fn phone(&self, record: &Record) -> Phone {
         let view = self.slot(record.slot).map(|slot| slot.view());
-        let (link, software, card_name) = match view {
-            Some(view) => (view.link, view.software, view.card_name),
+        let (link, transport, software, card_name) = match view {
+            Some(view) => (view.link, view.transport, view.software, view.card_name),
             None => {
                 let reason = format!("its slot {} does not exist any more; raise `reader_slots`", record.slot);
-                (LinkState::Disconnected { reason: Some(reason) }, None, None)
+                (LinkState::Disconnected { reason: Some(reason) }, None, None, None)
             }
         };
         Phone {
@@ -271,6 +302,7 @@ impl Hub {
             slot: record.slot,
             address: record.address.clone(),
             link,
+            transport,
             software,
             card_name,
         }
@@ -285,11 +317,12 @@ impl Hub {
         let peer = record.keys.peer;
         let mut phones = locked(&self.phones);
         let occupied = phones.values().any(|entry| entry.record.slot == record.slot);
-        let mut dialler = None;
+        let (mut dialler, mut on_air) = (None, None);
         match self.slot(record.slot).filter(|_| !occupied) {
             Some(slot) => {
                 slot.set_phone(Some((id(&peer), record.name.clone())));
                 slot.set_snapshots(Some(self.snapshots.of(&peer)));
+                on_air = record.address.is_none().then(|| Arc::new(record.keys.duplicate()));
                 dialler = record.address.clone().map(|address| {
                     let hub = Arc::downgrade(self);
                     let opened = move || {
@@ -312,7 +345,10 @@ impl Hub {
                 }
             }))
         });
-        phones.insert(peer, Entry { record, _dialler: dialler, expiry });
+        phones.insert(peer, Entry { record, on_air, _dialler: dialler, expiry });
+        if let Some(air) = &self.air {
+            air.stir();
+        }
     }
 
     fn drop_unconfirmed(&self, peer: &PublicKey) {
@@ -336,6 +372,9 @@ impl Hub {
             slot.set_snapshots(None);
         }
         self.snapshots.forget(peer);
+        if let Some(air) = &self.air {
+            air.stir();
+        }
         let _ = self.events.send(Event::PhoneForgotten { phone: id(peer) });
         Ok(())
     }

@@ -11,6 +11,7 @@
 //! | `snapshots` | what the phones say to everybody, on disk |
 //! | `phone_link` | dials a phone, again and again |
 //! | `driver_socket`, `control_socket`, `listener` | the two doors |
+//! | `radio` | finds phones over Bluetooth LE and carries their links |
 //! | `pairing` | the conversation of a pairing |
 //! | `doctor` | what the daemon can see of its own installation |
 //!
@@ -33,6 +34,7 @@ mod listener;
 mod pairing;
 mod pause;
 mod phone_link;
+mod radio;
 mod random;
 mod slot;
 mod snapshots;

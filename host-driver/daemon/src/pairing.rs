@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pocketcard_ipc::Address;
-use pocketcard_ipc::control::{ErrorCode, Event, Failure, LineError, PairMethod, Phone, Reply, Request};
+use pocketcard_ipc::control::{
+    BluetoothState, ErrorCode, Event, Failure, LineError, PairMethod, Phone, Reply, Request,
+};
+use pocketcard_protocol::advertising::Identifier;
 use pocketcard_protocol::channel::PublicKey;
 use pocketcard_protocol::link::{self, CloseReason, Link, Side};
 use pocketcard_protocol::pairing::{Offer, OfferError};
@@ -12,11 +15,13 @@ use pocketcard_protocol::stream::{FrameReader, LONGEST_BEFORE_AUTHENTICATION};
 
 use crate::SystemEntropy;
 use crate::control_socket::Conversation;
+use crate::doctor;
 use crate::hub::{Hub, storage};
 use crate::pause::Pause;
-use crate::slot::{describe, send_frames};
+use crate::radio::{Search, Wire};
+use crate::slot::{PhoneOutbox, describe, send_frames};
 use crate::store::Record;
-use crate::stream::{Outbox, Reader, dial};
+use crate::stream::{Reader, dial};
 
 /// Leads one pairing from the offer to the stored pair. The outer error is a client that went away.
 pub(crate) async fn run(
@@ -30,15 +35,65 @@ pub(crate) async fn run(
         return Ok(Err(failure(ErrorCode::PairingBusy, "another pairing is under way", Some("wait for it to end"))));
     };
     let begun = begin(hub, connect, method, slot).await;
-    let (address, offer, stream) = match begun {
+    let (place, offer, carrier) = match begun {
         Ok(begun) => begun,
         Err(failure) => return Ok(Err(failure)),
     };
     let left = offer.expires().saturating_since(hub.clock.now());
     let qr_text = offer.qr_text().map(|text| text.as_str().to_owned());
     client.reply(&Reply::PairOffer { qr_text, expires_in_s: left.as_secs() }).await?;
-    let mut pairing = Pairing { hub, client, address, slot, stored: None };
-    pairing.offer(offer, Some(stream)).await
+    let mut pairing = Pairing { hub, client, place, slot, stored: None };
+    pairing.offer(offer, carrier).await
+}
+
+/// Where the phone is looked for.
+enum Place {
+    /// It listens there.
+    Address(Address),
+    /// It advertises that it wants to pair.
+    Air(Search),
+}
+
+/// A connection to a phone that may want to pair.
+enum Carrier {
+    Stream { reader: Reader, outbox: PhoneOutbox, frames: FrameReader },
+    Radio { incoming: tokio::sync::mpsc::Receiver<Vec<u8>>, outbox: PhoneOutbox },
+}
+
+impl Carrier {
+    async fn dial(address: &Address) -> std::io::Result<Self> {
+        let (reader, outbox) = dial(address).await?;
+        let frames = FrameReader::new(LONGEST_BEFORE_AUTHENTICATION);
+        Ok(Self::Stream { reader, outbox: PhoneOutbox::Stream(outbox), frames })
+    }
+
+    fn over(wire: Wire) -> Self {
+        Self::Radio { incoming: wire.incoming, outbox: PhoneOutbox::Radio(wire.outbox) }
+    }
+
+    fn outbox(&self) -> &PhoneOutbox {
+        match self {
+            Self::Stream { outbox, .. } | Self::Radio { outbox, .. } => outbox,
+        }
+    }
+
+    /// The next message of the phone, or why there are no more. May be dropped and called again.
+    async fn next(&mut self) -> Result<Vec<u8>, CloseReason> {
+        match self {
+            Self::Radio { incoming, .. } => incoming.recv().await.ok_or(CloseReason::Lost),
+            Self::Stream { reader, frames, .. } => loop {
+                match frames.next_message() {
+                    Ok(Some(message)) => return Ok(message.to_vec()),
+                    Ok(None) => {}
+                    Err(_) => return Err(CloseReason::Protocol(link::Violation::Frame)),
+                }
+                match reader.read(frames.read_buffer()).await {
+                    Ok(count) if count > 0 => frames.filled(count),
+                    _ => return Err(CloseReason::Lost),
+                }
+            },
+        }
+    }
 }
 
 /// Everything that can be known to fail before a code is shown.
@@ -47,9 +102,16 @@ async fn begin(
     connect: Option<Address>,
     method: PairMethod,
     slot: Option<u32>,
-) -> Result<(Address, Offer, (Reader, Outbox)), Failure> {
+) -> Result<(Place, Offer, Option<Carrier>), Failure> {
     hub.free_slot(slot)?;
-    let address = address(hub, connect)?;
+    let address = if connect.is_none() && hub.air.is_some() { None } else { Some(address(hub, connect)?) };
+    if let Some(air) = &hub.air
+        && address.is_none()
+        && !matches!(air.status().state, BluetoothState::Working | BluetoothState::Starting)
+    {
+        let finding = doctor::bluetooth(&air.status());
+        return Err(failure(ErrorCode::Unreachable, &finding.message, finding.advice.as_deref()));
+    }
     let now = hub.clock.now();
     let offer = match method {
         PairMethod::Qr => Offer::new(&hub.public_key(), &hub.name, &SystemEntropy, &hub.attempts, now),
@@ -59,14 +121,20 @@ async fn begin(
         OfferError::TooManyTries(tries) => too_many(tries.until.saturating_since(now)),
         error => failure(ErrorCode::PairingFailed, &error.to_string(), None),
     })?;
-    let stream = dial(&address).await.map_err(|error| {
+    let Some(address) = address else {
+        let identifier = offer.advertising_seed().map_or(Identifier::COMPARE, Identifier::of_offer);
+        let search = hub.air.as_ref().map(|air| air.search(identifier));
+        let search = search.ok_or_else(|| failure(ErrorCode::AddressRefused, "Bluetooth is off", None))?;
+        return Ok((Place::Air(search), offer, None));
+    };
+    let carrier = Carrier::dial(&address).await.map_err(|error| {
         failure(
             ErrorCode::Unreachable,
             &format!("no phone answers at {address}: {error}"),
             Some("start the phone first, then pair again"),
         )
     })?;
-    Ok((address, offer, stream))
+    Ok((Place::Address(address), offer, Some(carrier)))
 }
 
 fn address(hub: &Hub, connect: Option<Address>) -> Result<Address, Failure> {
@@ -94,7 +162,7 @@ fn address(hub: &Hub, connect: Option<Address>) -> Result<Address, Failure> {
 struct Pairing<'a> {
     hub: &'a Arc<Hub>,
     client: &'a mut Conversation,
-    address: Address,
+    place: Place,
     slot: Option<u32>,
     /// The phone, once its pair is stored here.
     stored: Option<PublicKey>,
@@ -113,53 +181,64 @@ impl Pairing<'_> {
     async fn offer(
         &mut self,
         mut offer: Offer,
-        mut stream: Option<(Reader, Outbox)>,
+        mut carrier: Option<Carrier>,
     ) -> Result<Result<Phone, Failure>, LineError> {
         let mut pause = Pause::new();
-        pause.watch(self.address.path());
+        pause.watch(self.path());
         loop {
             let expires = offer.expires();
-            let (ended, reclaimed) = match stream.take() {
-                Some((reader, outbox)) => self.link(offer, reader, &outbox).await?,
-                None => (Ended::Link(CloseReason::Lost), Some(offer)),
-            };
-            let reason = match ended {
-                Ended::Paired => return Ok(self.phone()),
-                Ended::Cancelled => {
-                    return Ok(Err(failure(ErrorCode::PairingCancelled, "the pairing was cancelled", None)));
-                }
-                Ended::Failed(failure) => return Ok(Err(failure)),
-                Ended::Link(reason) => reason,
-            };
-            // A phone that merely was not there yet, or restarted, may still scan the code that is on the screen.
-            let again = matches!(reason, CloseReason::Lost | CloseReason::Timeout(_) | CloseReason::Busy);
-            let Some(same_offer) = reclaimed.filter(|_| again) else { return Ok(Err(self.explain(reason))) };
+            if let Some(carrier) = carrier.take() {
+                let (ended, reclaimed) = self.link(offer, carrier).await?;
+                let reason = match ended {
+                    Ended::Paired => return Ok(self.phone()),
+                    Ended::Cancelled => return Ok(Err(cancelled())),
+                    Ended::Failed(failure) => return Ok(Err(failure)),
+                    Ended::Link(reason) => reason,
+                };
+                // A phone that merely was not there yet, or restarted, may still scan the code that is on the screen. On
+                // the air, whoever answers may be another's phone, or no phone at all.
+                let again = matches!(reason, CloseReason::Lost | CloseReason::Timeout(_) | CloseReason::Busy)
+                    || matches!(self.place, Place::Air(_));
+                let Some(same_offer) = reclaimed.filter(|_| again) else { return Ok(Err(self.explain(reason))) };
+                offer = same_offer;
+            }
             if self.hub.clock.now() >= expires {
                 return Ok(Err(self.explain(CloseReason::Expired)));
             }
+            let found = async {
+                match &mut self.place {
+                    Place::Air(search) => Some(Carrier::over(search.next().await)),
+                    Place::Address(address) => {
+                        pause.wait(Duration::ZERO).await;
+                        pause.watch(address.path());
+                        Carrier::dial(address).await.ok()
+                    }
+                }
+            };
             tokio::select! {
-                () = pause.wait(Duration::ZERO) => {}
+                found = found => carrier = found,
+                () = self.hub.clock.sleep_until(expires) => {}
                 // Whatever the client says now, and its end, is the end of the pairing.
                 request = self.client.next() => {
                     request?;
-                    return Ok(Err(failure(ErrorCode::PairingCancelled, "the pairing was cancelled", None)));
+                    return Ok(Err(cancelled()));
                 }
             }
-            offer = same_offer;
-            pause.watch(self.address.path());
-            stream = dial(&self.address).await.ok();
         }
     }
 
-    async fn link(
-        &mut self,
-        offer: Offer,
-        mut reader: Reader,
-        outbox: &Outbox,
-    ) -> Result<(Ended, Option<Offer>), LineError> {
+    fn path(&self) -> Option<&std::path::Path> {
+        match &self.place {
+            Place::Address(address) => address.path(),
+            Place::Air(_) => None,
+        }
+    }
+
+    async fn link(&mut self, offer: Offer, mut carrier: Carrier) -> Result<(Ended, Option<Offer>), LineError> {
         let clock = self.hub.clock;
         let mut link = Link::host_pair(self.hub.host_config(), offer, clock.now());
-        let mut frames = FrameReader::new(LONGEST_BEFORE_AUTHENTICATION);
+        let outbox = carrier.outbox().clone();
+        let outbox = &outbox;
         let mut out = Vec::new();
         let ended = loop {
             let ended = match self.events(&mut link).await {
@@ -184,21 +263,9 @@ impl Pairing<'_> {
                 }
             };
             tokio::select! {
-                read = reader.read(frames.read_buffer()) => match read {
-                    Ok(count) if count > 0 => {
-                        frames.filled(count);
-                        loop {
-                            match frames.next_message() {
-                                Ok(Some(message)) => link.handle_message(message, clock.now()),
-                                Ok(None) => break,
-                                Err(_) => link.close(CloseReason::Protocol(link::Violation::Frame), clock.now()),
-                            }
-                            if link.is_closed() {
-                                break;
-                            }
-                        }
-                    }
-                    _ => link.close(CloseReason::Lost, clock.now()),
+                message = carrier.next() => match message {
+                    Ok(message) => link.handle_message(&message, clock.now()),
+                    Err(reason) => link.close(reason, clock.now()),
                 },
                 request = self.client.next() => match request {
                     Ok(Request::PairConfirm { agree }) => link.confirm_pairing(agree, clock.now()),
@@ -244,7 +311,10 @@ impl Pairing<'_> {
                         Ok(slot) => slot,
                         Err(failure) => return Ok(Some(Ended::Failed(failure))),
                     };
-                    let address = Some(self.address.clone());
+                    let address = match &self.place {
+                        Place::Address(address) => Some(address.clone()),
+                        Place::Air(_) => None,
+                    };
                     let name = if peer_name.is_empty() { "phone".to_owned() } else { peer_name };
                     let record = Record { keys: pair, name, slot, address, confirmed: false };
                     if let Err(error) = self.hub.add(record) {
@@ -312,6 +382,10 @@ impl Pairing<'_> {
             _ => failure(ErrorCode::PairingFailed, &words, Some("pair again")),
         }
     }
+}
+
+fn cancelled() -> Failure {
+    failure(ErrorCode::PairingCancelled, "the pairing was cancelled", None)
 }
 
 fn too_many(wait: Duration) -> Failure {

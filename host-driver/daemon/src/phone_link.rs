@@ -10,7 +10,7 @@ use pocketcard_protocol::pairing::PairKeys;
 use pocketcard_protocol::stream::{FrameReader, LONGEST_BEFORE_AUTHENTICATION, LONGEST_MESSAGE};
 
 use crate::pause::Pause;
-use crate::slot::{LinkStep, Slot};
+use crate::slot::{LinkStep, PhoneOutbox, Slot};
 use crate::stream::{Reader, dial};
 
 /// After a phone that answered but did not let us in: asking again at once changes nothing, unless a card waits for it.
@@ -31,7 +31,7 @@ pub(crate) async fn keep(
         pause.watch(address.path());
         let at_least = match dial(&address).await {
             Ok((mut reader, outbox)) => {
-                let number = slot.link_up(config.clone(), &keys, outbox);
+                let number = slot.link_up(config.clone(), &keys, PhoneOutbox::Stream(outbox));
                 let was_open = carry(&slot, number, &mut reader, &opened).await;
                 slot.link_lost(number);
                 if was_open {

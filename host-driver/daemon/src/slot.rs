@@ -5,7 +5,7 @@ mod words;
 use std::sync::{Mutex, MutexGuard};
 
 use pocketcard_front::{Config, Front, Output, PowerAction, Presence, Reply, Security};
-use pocketcard_ipc::control::{DriverState, Event, LinkState};
+use pocketcard_ipc::control::{DriverState, Event, LinkState, Transport};
 use pocketcard_ipc::driver;
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::link::{self, CloseReason, HostConfig, Link};
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, broadcast};
 pub(crate) use words::describe;
 use words::{failure_of, link_state_of, pending_words, short};
 
+use crate::radio::RadioOutbox;
 use crate::snapshots::SnapshotFile;
 use crate::stream::Outbox;
 use crate::{Clock, SOFTWARE, locked};
@@ -54,7 +55,7 @@ struct PhoneName {
 struct LinkUp {
     number: u64,
     link: Link,
-    outbox: Outbox,
+    outbox: PhoneOutbox,
     announced: bool,
 }
 
@@ -81,6 +82,8 @@ pub(crate) struct SlotView {
     pub(crate) powered: bool,
     pub(crate) security: Security,
     pub(crate) link: LinkState,
+    /// What carries the link, while there is one.
+    pub(crate) transport: Option<Transport>,
     pub(crate) software: Option<String>,
     pub(crate) card_name: Option<String>,
 }
@@ -116,6 +119,7 @@ impl Slot {
             powered: core.front.is_powered(),
             security: core.front.security(),
             link: core.link_state.clone(),
+            transport: core.up.as_ref().map(|up| up.outbox.transport()),
             software: core.front.phone_software().map(str::to_owned),
             card_name: core.front.card_name().map(str::to_owned),
         }
@@ -169,7 +173,7 @@ impl Slot {
     // The phone's side.
 
     /// A connection to the phone is up; the handshake begins.
-    pub(crate) fn link_up(&self, config: HostConfig, pair: &PairKeys, outbox: Outbox) -> u64 {
+    pub(crate) fn link_up(&self, config: HostConfig, pair: &PairKeys, outbox: PhoneOutbox) -> u64 {
         let now = self.clock.now();
         let mut core = self.core();
         let number = core.next_number();
@@ -193,6 +197,14 @@ impl Slot {
         }
     }
 
+    /// A part of a message got through on a transport that is slow.
+    pub(crate) fn link_progress(&self, number: u64) {
+        let mut core = self.core();
+        if let Some(up) = core.up.as_mut().filter(|up| up.number == number) {
+            up.link.handle_progress(self.clock.now());
+        }
+    }
+
     /// The connection to the phone ended, if the link has not ended before.
     pub(crate) fn link_lost(&self, number: u64) {
         let now = self.clock.now();
@@ -205,7 +217,6 @@ impl Slot {
 
     /// Asks the phone at once whether it is still there, for a radio that hints that its app is gone. Without an answer
     /// the link ends at the limit of a ping.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a stream tells by itself; the radio's Service Changed does not"))]
     pub(crate) fn suspect(&self) {
         let now = self.clock.now();
         let mut core = self.core();
@@ -506,8 +517,43 @@ fn leaves_a_card(reason: CloseReason) -> bool {
     }
 }
 
-/// Sends everything that the link has to send in one write.
-pub(crate) fn send_frames(link: &mut Link, outbox: &Outbox, frames: &mut Vec<u8>) {
+/// Where a link's messages go.
+#[derive(Debug, Clone)]
+pub(crate) enum PhoneOutbox {
+    /// To a socket, as frames.
+    Stream(Outbox),
+    /// To the radio's task, which cuts them into fragments.
+    Radio(RadioOutbox),
+}
+
+impl PhoneOutbox {
+    pub(crate) fn close(&self) {
+        match self {
+            Self::Stream(outbox) => outbox.close(),
+            Self::Radio(outbox) => outbox.close(),
+        }
+    }
+
+    /// What carries the link, for the status.
+    fn transport(&self) -> Transport {
+        match self {
+            Self::Stream(_) => Transport::Stream {},
+            Self::Radio(outbox) => Transport::Gatt { mtu: u32::try_from(outbox.mtu()).unwrap_or(u32::MAX) },
+        }
+    }
+}
+
+/// Sends everything that the link has to send; on a stream in one write.
+pub(crate) fn send_frames(link: &mut Link, outbox: &PhoneOutbox, frames: &mut Vec<u8>) {
+    let outbox = match outbox {
+        PhoneOutbox::Stream(outbox) => outbox,
+        PhoneOutbox::Radio(outbox) => {
+            while let Some(message) = link.poll_transmit() {
+                outbox.send(message);
+            }
+            return;
+        }
+    };
     frames.clear();
     while let Some(message) = link.poll_transmit() {
         // A link never makes a message that a stream cannot carry.
@@ -591,7 +637,7 @@ mod tests {
         let (_near_reader, outbox) = split(near).unwrap();
         let (mut reader, _far) = split(far).unwrap();
         let mut frames = FrameReader::new(LONGEST_MESSAGE);
-        let number = slot.link_up(config, &ours, outbox);
+        let number = slot.link_up(config, &ours, PhoneOutbox::Stream(outbox));
         // The handshake, then the front's request to open a session, which this phone leaves without an answer.
         while !phone.is_open() {
             while let Some(message) = phone.poll_transmit() {

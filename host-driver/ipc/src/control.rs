@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, Limits};
 pub use line::{LineError, LineReader, MAX_LINE, encode};
-pub use status::{DriverState, Finding, Level, LinkState, Phone, SlotStatus, Status};
+pub use status::{
+    BluetoothState, BluetoothStatus, DriverState, Finding, Level, LinkState, Phone, SlotStatus, Status, Transport,
+};
 
 use crate::{Address, Side};
 

@@ -15,6 +15,9 @@ pub struct Status {
     pub dev: bool,
     /// Whether a pairing is under way.
     pub pairing: bool,
+    /// The radio; absent if the configuration has it off.
+    #[serde(default)]
+    pub bluetooth: Option<BluetoothStatus>,
     /// One entry a reader slot.
     pub slots: Vec<SlotStatus>,
 }
@@ -63,6 +66,9 @@ pub struct Phone {
     pub address: Option<Address>,
     /// State of its link.
     pub link: LinkState,
+    /// What carries its link, while there is one.
+    #[serde(default)]
+    pub transport: Option<Transport>,
     /// Name and version of the phone's software, while it is connected.
     pub software: Option<String>,
     /// Name of the card, while it is connected.
@@ -92,6 +98,58 @@ pub enum LinkState {
         /// Which side to update: [`Side::Theirs`] is the phone.
         update: Side,
     },
+    /// A state that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What carries the link to a phone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Transport {
+    /// A socket.
+    Stream {},
+    /// Bluetooth LE.
+    Gatt {
+        /// The ATT MTU in bytes, as far as the system tells.
+        mtu: u32,
+    },
+    /// Something that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The radio of this computer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BluetoothStatus {
+    /// Whether it works.
+    pub state: BluetoothState,
+    /// The adapter, as far as it is known.
+    pub adapter: Option<String>,
+    /// What is wrong, in words.
+    pub message: Option<String>,
+}
+
+/// Whether the radio works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BluetoothState {
+    /// Not known yet.
+    Starting,
+    /// It listens whenever there is a phone to look for.
+    Working,
+    /// The system's Bluetooth service is away.
+    NoService,
+    /// The system does not let the daemon use it.
+    NoPermission,
+    /// There is no adapter, or not the one that the configuration names.
+    NoAdapter,
+    /// The adapter is off.
+    PoweredOff,
+    /// Something else; the message says what.
+    Failed,
     /// A state that this program does not know.
     #[serde(other)]
     Unknown,

@@ -1,0 +1,336 @@
+//! The radio of this computer, by btleplug.
+//!
+//! What is not obvious about it:
+//! - a filter for service UUIDs loses advertisements on Linux, so everything is listened to;
+//! - of a device that is known already, a live advertisement shows as an update of its signal strength, and what is
+//!   known of it from before has none;
+//! - the stream of notifications does not end with the connection, and bluetoothd's end is not told at all;
+//! - dropping a stream may panic in a task of bluez-async's own when bluetoothd is gone. Nothing waits for that task.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use btleplug::api::{
+    Central as _, CentralEvent, CentralState, Characteristic, Manager as _, Peripheral as _, ScanFilter,
+    ValueNotification, WriteType,
+};
+use btleplug::platform::{Adapter, Manager, Peripheral, PeripheralId};
+use futures_lite::{Stream, StreamExt};
+use pocketcard_protocol::advertising::Identifier;
+use pocketcard_protocol::gatt;
+use tokio::sync::{Mutex, broadcast};
+
+use super::bus::{Bus, BusEvent};
+use super::{Central, Ears, Peer, PeerEvent, Radio, RadioError, Sighting};
+
+/// For the system to answer what needs no radio.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Ends of connections that a slow task may be behind.
+const EVENTS: usize = 64;
+
+type Events<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
+
+/// The computer's radio.
+pub(crate) struct Bluez {
+    adapter: Option<String>,
+    /// Kept from attempt to attempt: each has a connection to the bus that would otherwise stay open.
+    system: Mutex<Option<System>>,
+}
+
+struct System {
+    manager: Manager,
+    bus: Bus,
+}
+
+impl Bluez {
+    /// The adapter of this name, or the first one that is on.
+    pub(crate) fn new(adapter: Option<String>) -> Self {
+        Self { adapter, system: Mutex::default() }
+    }
+
+    async fn open_with(&self, system: &System) -> Result<(BluezCentral, BluezEars), RadioError> {
+        // Listened to before anything is asked, so that no change is missed.
+        let bus = system.bus.subscribe();
+        if !system.bus.has_bluez().await? {
+            return Err(RadioError::NoService);
+        }
+        let (adapter, name) = self.choose(&system.manager).await?;
+        if answer(adapter.adapter_state()).await? != CentralState::PoweredOn {
+            return Err(RadioError::PoweredOff(name));
+        }
+        let events = answer(adapter.events()).await?;
+        let (ends, _) = broadcast::channel(EVENTS);
+        let central = BluezCentral { adapter, name, ends };
+        central.end_what_is_left().await;
+        let ears = BluezEars { central: central.clone(), events, bus };
+        Ok((central, ears))
+    }
+
+    async fn choose(&self, manager: &Manager) -> Result<(Adapter, String), RadioError> {
+        let mut off = None;
+        for adapter in answer(manager.adapters()).await? {
+            let Ok(info) = answer(adapter.adapter_info()).await else { continue };
+            let name = info.split_whitespace().next().unwrap_or_default().to_owned();
+            match &self.adapter {
+                Some(wanted) if *wanted == name => return Ok((adapter, name)),
+                Some(_) => {}
+                None if answer(adapter.adapter_state()).await.ok() == Some(CentralState::PoweredOn) => {
+                    return Ok((adapter, name));
+                }
+                None => drop(off.get_or_insert((adapter, name)).clone()),
+            }
+        }
+        off.ok_or_else(|| RadioError::NoAdapter(self.adapter.clone()))
+    }
+}
+
+impl Radio for Bluez {
+    type Central = BluezCentral;
+    type Ears = BluezEars;
+
+    async fn open(&self) -> Result<(BluezCentral, BluezEars), RadioError> {
+        let mut kept = self.system.lock().await;
+        let system = match kept.take() {
+            Some(system) => system,
+            None => System { bus: Bus::watch().await?, manager: answer(Manager::new()).await? },
+        };
+        let opened = self.open_with(&system).await;
+        // A bus that does not answer any more has to be connected to again.
+        if !matches!(opened, Err(RadioError::Failed(_) | RadioError::TimedOut(_))) {
+            *kept = Some(system);
+        }
+        opened
+    }
+
+    async fn changed(&self) {
+        let events = self.system.lock().await.as_ref().map(|system| system.bus.subscribe());
+        let Some(mut events) = events else { return std::future::pending().await };
+        loop {
+            match events.recv().await {
+                Ok(BusEvent::Service | BusEvent::AdapterCame) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// An adapter that is on.
+#[derive(Clone)]
+pub(crate) struct BluezCentral {
+    adapter: Adapter,
+    name: String,
+    /// Devices whose connection or service ended.
+    ends: broadcast::Sender<(PeripheralId, PeerEvent)>,
+}
+
+impl BluezCentral {
+    /// Ends connections that an earlier daemon left: the system keeps them, and a phone that is connected says nothing
+    /// by which it could be recognised.
+    async fn end_what_is_left(&self) {
+        let Ok(peripherals) = answer(self.adapter.peripherals()).await else { return };
+        for peripheral in peripherals {
+            let Ok(Some(properties)) = answer(peripheral.properties()).await else { continue };
+            let ours = properties.services.iter().any(|uuid| Some(uuid.as_u128()) == gatt::service(0));
+            if ours && answer(peripheral.is_connected()).await.unwrap_or_default() {
+                tracing::debug!("ending a connection that was left");
+                let _ = answer(peripheral.disconnect()).await;
+            }
+        }
+    }
+
+    async fn sighting(&self, id: &PeripheralId) -> Option<Sighting<PeripheralId>> {
+        let peripheral = answer(self.adapter.peripheral(id)).await.ok()?;
+        let properties = answer(peripheral.properties()).await.ok()??;
+        // Without a signal strength it is only remembered.
+        properties.rssi?;
+        let identifiers = properties.services.iter().map(|uuid| Identifier::from(*uuid.as_bytes())).collect();
+        Some(Sighting { address: id.clone(), identifiers })
+    }
+
+    async fn service_gone(&self, device: &str) {
+        let peripherals = answer(self.adapter.peripherals()).await.unwrap_or_default();
+        if let Some(peripheral) = peripherals.iter().find(|peripheral| peripheral.id().to_string() == device) {
+            let _ = self.ends.send((peripheral.id(), PeerEvent::ServicesChanged));
+        }
+    }
+}
+
+impl Central for BluezCentral {
+    type Address = PeripheralId;
+    type Peer = BluezPeer;
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn listen(&self, on: bool) -> Result<(), RadioError> {
+        if on {
+            answer(self.adapter.start_scan(ScanFilter::default())).await
+        } else {
+            // It may have ended by itself.
+            let _ = answer(self.adapter.stop_scan()).await;
+            Ok(())
+        }
+    }
+
+    async fn connect(&self, address: &PeripheralId) -> Result<BluezPeer, RadioError> {
+        let ends = self.ends.subscribe();
+        let peripheral = self.adapter.peripheral(address).await.map_err(failed)?;
+        peripheral.connect().await.map_err(failed)?;
+        let found = async {
+            peripheral.discover_services().await?;
+            peripheral.notifications().await
+        };
+        match found.await {
+            Ok(notifications) => Ok(BluezPeer { id: address.clone(), peripheral, notifications, ends, instance: 0 }),
+            Err(error) => {
+                let _ = answer(peripheral.disconnect()).await;
+                Err(failed(error))
+            }
+        }
+    }
+}
+
+/// What the adapter hears.
+pub(crate) struct BluezEars {
+    central: BluezCentral,
+    events: Events<CentralEvent>,
+    bus: broadcast::Receiver<BusEvent>,
+}
+
+impl Ears for BluezEars {
+    type Address = PeripheralId;
+
+    async fn next(&mut self) -> Result<Sighting<PeripheralId>, RadioError> {
+        loop {
+            let id = tokio::select! {
+                event = self.events.next() => match event {
+                    Some(
+                        CentralEvent::DeviceDiscovered(id)
+                        | CentralEvent::RssiUpdate { id, .. }
+                        | CentralEvent::ServicesAdvertisement { id, .. },
+                    ) => id,
+                    Some(CentralEvent::DeviceDisconnected(id)) => {
+                        let _ = self.central.ends.send((id, PeerEvent::Gone));
+                        continue;
+                    }
+                    Some(CentralEvent::StateUpdate(CentralState::PoweredOff)) => {
+                        return Err(RadioError::PoweredOff(self.central.name.clone()));
+                    }
+                    Some(_) => continue,
+                    None => return Err(RadioError::NoService),
+                },
+                event = self.bus.recv() => match event {
+                    Ok(BusEvent::Service) => return Err(RadioError::NoService),
+                    Ok(BusEvent::AdapterGone(name)) if name == self.central.name => {
+                        return Err(RadioError::NoAdapter(Some(name)));
+                    }
+                    Ok(BusEvent::ServiceGone(device)) => {
+                        self.central.service_gone(&device).await;
+                        continue;
+                    }
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                    Err(broadcast::error::RecvError::Closed) => return Err(RadioError::NoService),
+                },
+            };
+            if let Some(sighting) = self.central.sighting(&id).await {
+                return Ok(sighting);
+            }
+        }
+    }
+}
+
+/// A connected phone.
+pub(crate) struct BluezPeer {
+    id: PeripheralId,
+    peripheral: Peripheral,
+    notifications: Events<ValueNotification>,
+    ends: broadcast::Receiver<(PeripheralId, PeerEvent)>,
+    instance: u8,
+}
+
+impl BluezPeer {
+    fn characteristic(&self, instance: u8, uuid: u128) -> Result<Characteristic, RadioError> {
+        let service = gatt::service(instance);
+        let found = self.peripheral.characteristics().into_iter().find(|characteristic| {
+            Some(characteristic.service_uuid.as_u128()) == service && characteristic.uuid.as_u128() == uuid
+        });
+        found.ok_or_else(|| RadioError::Failed("the phone's service is incomplete".to_owned()))
+    }
+}
+
+impl Peer for BluezPeer {
+    fn mtu(&self) -> usize {
+        usize::from(self.peripheral.mtu())
+    }
+
+    fn instances(&self) -> Vec<u8> {
+        let services = self.peripheral.services();
+        let has = |uuid: u128| services.iter().any(|service| service.uuid.as_u128() == uuid);
+        (0..gatt::INSTANCES).filter(|instance| gatt::service(*instance).is_some_and(has)).collect()
+    }
+
+    async fn read_info(&mut self, instance: u8) -> Result<Vec<u8>, RadioError> {
+        let info = self.characteristic(instance, gatt::INFO)?;
+        self.peripheral.read(&info).await.map_err(failed)
+    }
+
+    async fn subscribe(&mut self, instance: u8) -> Result<(), RadioError> {
+        let notified = self.characteristic(instance, gatt::PHONE_TO_HOST)?;
+        self.instance = instance;
+        self.peripheral.subscribe(&notified).await.map_err(failed)
+    }
+
+    async fn write(&mut self, instance: u8, fragment: &[u8]) -> Result<(), RadioError> {
+        let written = self.characteristic(instance, gatt::HOST_TO_PHONE)?;
+        self.peripheral.write(&written, fragment, WriteType::WithoutResponse).await.map_err(failed)
+    }
+
+    async fn next(&mut self) -> PeerEvent {
+        loop {
+            tokio::select! {
+                biased;
+                notification = self.notifications.next() => match notification {
+                    Some(notification)
+                        if notification.uuid.as_u128() == gatt::PHONE_TO_HOST
+                            && Some(notification.service_uuid.as_u128()) == gatt::service(self.instance) =>
+                    {
+                        return PeerEvent::Notified(notification.value);
+                    }
+                    Some(_) => {}
+                    None => return PeerEvent::Gone,
+                },
+                end = self.ends.recv() => match end {
+                    Ok((id, event)) if id == self.id => return event,
+                    Ok(_) => {}
+                    // The adapter is out of service, or too much happened at once to know.
+                    Err(_) => return PeerEvent::Gone,
+                },
+            }
+        }
+    }
+
+    async fn disconnect(&mut self) {
+        if let Err(error) = self.peripheral.disconnect().await {
+            tracing::debug!(%error, "a connection could not be ended");
+        }
+    }
+}
+
+async fn answer<T>(question: impl Future<Output = btleplug::Result<T>>) -> Result<T, RadioError> {
+    tokio::time::timeout(ANSWER, question).await.map_err(|_| RadioError::TimedOut("the system"))?.map_err(failed)
+}
+
+fn failed(error: btleplug::Error) -> RadioError {
+    let text = error.to_string();
+    match error {
+        btleplug::Error::PermissionDenied => RadioError::NoPermission,
+        btleplug::Error::NoAdapterAvailable => RadioError::NoAdapter(None),
+        // D-Bus has a name for it; btleplug leaves only the text.
+        _ if text.contains("org.freedesktop.DBus.Error.AccessDenied") => RadioError::NoPermission,
+        _ if text.contains("org.freedesktop.DBus.Error.ServiceUnknown") => RadioError::NoService,
+        _ => RadioError::Failed(text),
+    }
+}

@@ -1,0 +1,139 @@
+//! What BlueZ signals on D-Bus and btleplug does not pass on: bluetoothd coming and going, adapters, and services that
+//! a connected phone has no more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dbus::Path;
+use dbus::message::MatchRule;
+use dbus::nonblock::stdintf::org_freedesktop_dbus::{ObjectManagerInterfacesAdded, ObjectManagerInterfacesRemoved};
+use dbus::nonblock::{MsgMatch, Proxy, SyncConnection};
+use futures_lite::StreamExt;
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
+use super::RadioError;
+
+const BLUEZ: &str = "org.bluez";
+const BUS: &str = "org.freedesktop.DBus";
+const OBJECTS: &str = "org.freedesktop.DBus.ObjectManager";
+const ADAPTER: &str = "org.bluez.Adapter1";
+const SERVICE: &str = "org.bluez.GattService1";
+const PREFIX: &str = "/org/bluez/";
+
+/// For the bus to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Events that a slow listener may be behind.
+const EVENTS: usize = 64;
+
+/// Something that BlueZ signalled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum BusEvent {
+    /// bluetoothd came or went; all that was known of it is void.
+    Service,
+    /// An adapter came.
+    AdapterCame,
+    /// The adapter of this name is gone.
+    AdapterGone(String),
+    /// A device, as `hci0/dev_...`, has one service less.
+    ServiceGone(String),
+}
+
+/// The system bus, watched as long as this exists.
+pub(super) struct Bus {
+    connection: Arc<SyncConnection>,
+    events: broadcast::Sender<BusEvent>,
+    _matches: Vec<MsgMatch>,
+    _tasks: JoinSet<()>,
+}
+
+impl Bus {
+    pub(super) async fn watch() -> Result<Self, RadioError> {
+        let (resource, connection) = dbus_tokio::connection::new_system_sync().map_err(|error| failed(&error))?;
+        let (events, _) = broadcast::channel(EVENTS);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {
+            let _lost = resource.await;
+        });
+        let rule = |name: &'static str| MatchRule::new_signal(OBJECTS, name);
+        let matched = |rule| async {
+            let matched = tokio::time::timeout(ANSWER, connection.add_match(rule)).await;
+            matched.map_err(|_| RadioError::TimedOut("the system bus"))?.map_err(|error| failed(&error))
+        };
+        let (owner, mut owners) =
+            matched(MatchRule::new_signal(BUS, "NameOwnerChanged")).await?.stream::<(String, String, String)>();
+        let (added, mut additions) = matched(rule("InterfacesAdded")).await?.stream::<ObjectManagerInterfacesAdded>();
+        let (removed, mut removals) =
+            matched(rule("InterfacesRemoved")).await?.stream::<ObjectManagerInterfacesRemoved>();
+        let sender = events.clone();
+        tasks.spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    Some((_, (name, ..))) = owners.next() => (name == BLUEZ).then_some(BusEvent::Service),
+                    Some((_, added)) = additions.next() => {
+                        added.interfaces.contains_key(ADAPTER).then_some(BusEvent::AdapterCame)
+                    }
+                    Some((_, removed)) = removals.next() => gone(&removed.object, &removed.interfaces),
+                    else => return,
+                };
+                if let Some(event) = event {
+                    // Nobody may be listening.
+                    let _ = sender.send(event);
+                }
+            }
+        });
+        Ok(Self { connection, events, _matches: vec![owner, added, removed], _tasks: tasks })
+    }
+
+    /// Whether bluetoothd is there.
+    pub(super) fn has_bluez(&self) -> impl Future<Output = Result<bool, RadioError>> + Send + use<> {
+        let bus = Proxy::new(BUS, "/org/freedesktop/DBus", ANSWER, Arc::clone(&self.connection));
+        async move {
+            let (there,): (bool,) =
+                bus.method_call(BUS, "NameHasOwner", (BLUEZ,)).await.map_err(|error| failed(&error))?;
+            Ok(there)
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<BusEvent> {
+        self.events.subscribe()
+    }
+}
+
+fn gone(object: &Path<'_>, interfaces: &[String]) -> Option<BusEvent> {
+    let has = |interface: &str| interfaces.iter().any(|found| found == interface);
+    let path = object.strip_prefix(PREFIX)?;
+    if has(ADAPTER) {
+        Some(BusEvent::AdapterGone(path.to_owned()))
+    } else if has(SERVICE) {
+        path.rsplit_once('/').map(|(device, _)| BusEvent::ServiceGone(device.to_owned()))
+    } else {
+        None
+    }
+}
+
+fn failed(error: &dbus::Error) -> RadioError {
+    match error.name() {
+        Some("org.freedesktop.DBus.Error.AccessDenied") => RadioError::NoPermission,
+        Some("org.freedesktop.DBus.Error.FileNotFound" | "org.freedesktop.DBus.Error.NoServer") => {
+            RadioError::NoService
+        }
+        _ => RadioError::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_told_by_its_path() {
+        let gone = |path: &'static str, interface: &str| gone(&Path::from(path), &[interface.to_owned()]);
+        assert_eq!(gone("/org/bluez/hci0", ADAPTER), Some(BusEvent::AdapterGone("hci0".into())));
+        let service = gone("/org/bluez/hci0/dev_00_11_22_33_44_55/service000a", SERVICE);
+        assert_eq!(service, Some(BusEvent::ServiceGone("hci0/dev_00_11_22_33_44_55".into())));
+        assert_eq!(gone("/org/bluez/hci0/dev_00_11_22_33_44_55", "org.bluez.Device1"), None);
+        assert_eq!(gone("/com/example", ADAPTER), None);
+    }
+}

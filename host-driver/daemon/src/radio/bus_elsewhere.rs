@@ -1,0 +1,32 @@
+//! Where there is no BlueZ: the system signals nothing but what btleplug passes on.
+
+use tokio::sync::broadcast;
+
+use super::RadioError;
+
+/// Something that BlueZ signalled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(dead_code, reason = "the events of Linux, so that one code listens for them everywhere")]
+pub(super) enum BusEvent {
+    Service,
+    AdapterCame,
+    AdapterGone(String),
+    ServiceGone(String),
+}
+
+/// Nothing to watch.
+pub(super) struct Bus(broadcast::Sender<BusEvent>);
+
+impl Bus {
+    pub(super) async fn watch() -> Result<Self, RadioError> {
+        Ok(Self(broadcast::channel(1).0))
+    }
+
+    pub(super) async fn has_bluez(&self) -> Result<bool, RadioError> {
+        Ok(true)
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<BusEvent> {
+        self.0.subscribe()
+    }
+}

@@ -1,0 +1,217 @@
+//! One phone's connection: reading `Info`, subscribing, and fragments in both directions.
+
+use std::time::Duration;
+
+use pocketcard_protocol::Timestamp;
+use pocketcard_protocol::fragment::{FragmentError, FragmentLayer, FragmentSize};
+use pocketcard_protocol::gatt;
+use pocketcard_protocol::stream::{LONGEST_BEFORE_AUTHENTICATION, LONGEST_MESSAGE};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Central, Peer, PeerEvent, RadioError, RadioOutbox};
+use crate::Clock;
+use crate::slot::LinkStep;
+
+/// For a connection to be made and the services to be found. Spec: protocol/SPEC.md section 11.3
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// For a read, a subscription, a write. Spec: protocol/SPEC.md section 11.3
+const OPERATION_LIMIT: Duration = Duration::from_secs(5);
+
+/// For the last fragments of a link that is over. Spec: protocol/SPEC.md section 11.3
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// For the system to end a connection; BlueZ takes up to three seconds.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Messages that the other end of a [`Wire`] has not taken.
+const WIRE: usize = 16;
+
+/// A phone that has let us read its `Info` and notifies us.
+pub(super) struct Connection<P: Peer> {
+    peer: P,
+    instance: u8,
+    info: Vec<u8>,
+}
+
+/// Who gets the phone's messages.
+pub(super) trait Recipient: Send {
+    /// A whole link message.
+    fn message(&mut self, message: Vec<u8>) -> LinkStep;
+    /// A part of one, in either direction, got through.
+    fn progress(&mut self) {}
+    /// The phone's app may be gone.
+    fn suspect(&mut self) {}
+}
+
+impl<P: Peer> Connection<P> {
+    /// Connects, and takes the first instance of the service that is free.
+    pub(super) async fn make<C: Central<Peer = P>>(central: &C, address: &C::Address) -> Result<Self, RadioError> {
+        let peer = limited(CONNECT_LIMIT, "connecting", central.connect(address)).await?;
+        match Self::claim(peer).await {
+            Ok(connection) => Ok(connection),
+            Err((mut peer, error)) => {
+                end(&mut peer).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn claim(mut peer: P) -> Result<Self, (P, RadioError)> {
+        let mut refused = RadioError::NoInstance;
+        for instance in peer.instances() {
+            match limited(OPERATION_LIMIT, "reading Info", peer.read_info(instance)).await {
+                Ok(info) => {
+                    return match limited(OPERATION_LIMIT, "subscribing", peer.subscribe(instance)).await {
+                        Ok(()) => Ok(Self { peer, instance, info }),
+                        Err(error) => Err((peer, error)),
+                    };
+                }
+                Err(error) => refused = error,
+            }
+        }
+        Err((peer, refused))
+    }
+
+    pub(super) fn mtu(&self) -> usize {
+        self.peer.mtu()
+    }
+
+    /// Carries the link until the connection or the link ends, then disconnects.
+    pub(super) async fn carry(mut self, outgoing: mpsc::Receiver<Vec<u8>>, recipient: &mut impl Recipient) {
+        if let Err(error) = self.exchange(outgoing, recipient).await {
+            tracing::debug!(%error, "a radio link broke");
+        }
+        end(&mut self.peer).await;
+    }
+
+    async fn exchange(
+        &mut self,
+        mut outgoing: mpsc::Receiver<Vec<u8>>,
+        recipient: &mut impl Recipient,
+    ) -> Result<(), Broken> {
+        let clock = Clock;
+        let size = FragmentSize::from_mtu(self.peer.mtu());
+        let mut fragments = FragmentLayer::new(size, LONGEST_BEFORE_AUTHENTICATION);
+        let mut closing: Option<Timestamp> = None;
+        let mut step = recipient.message(gatt::info_message(&self.info));
+        loop {
+            if step == LinkStep::Open {
+                fragments.set_limit(LONGEST_MESSAGE);
+            } else if step == LinkStep::Closed {
+                closing.get_or_insert(clock.now() + FAREWELL);
+            }
+            self.send(&mut fragments, &mut outgoing, &mut closing).await?;
+            if closing.is_some_and(|until| fragments.is_idle() || clock.now() >= until) {
+                return Ok(());
+            }
+            let due = [fragments.poll_timeout(), closing].into_iter().flatten().min();
+            let timer = async {
+                match due {
+                    Some(due) => clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = self.peer.next() => match event {
+                    PeerEvent::Notified(fragment) => {
+                        fragments.handle_fragment(&fragment, clock.now())?;
+                        recipient.progress();
+                        while let Some(message) = fragments.poll_message() {
+                            step = recipient.message(message);
+                        }
+                    }
+                    PeerEvent::ServicesChanged => recipient.suspect(),
+                    PeerEvent::Gone => return Ok(()),
+                },
+                message = outgoing.recv(), if fragments.is_idle() && closing.is_none() => match message {
+                    Some(message) => fragments.push(message)?,
+                    None => closing = Some(clock.now() + FAREWELL),
+                },
+                () = timer => fragments.handle_timeout(clock.now())?,
+            }
+        }
+    }
+
+    /// Writes what there is, as far as the phone has given credit.
+    async fn send(
+        &mut self,
+        fragments: &mut FragmentLayer,
+        outgoing: &mut mpsc::Receiver<Vec<u8>>,
+        closing: &mut Option<Timestamp>,
+    ) -> Result<(), Broken> {
+        loop {
+            while let Some(fragment) = fragments.poll_transmit(Clock.now()) {
+                limited(OPERATION_LIMIT, "writing", self.peer.write(self.instance, &fragment)).await?;
+            }
+            if !fragments.is_idle() {
+                return Ok(());
+            }
+            match outgoing.try_recv() {
+                Ok(message) => fragments.push(message)?,
+                Err(mpsc::error::TryRecvError::Empty) => return Ok(()),
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    closing.get_or_insert(Clock.now() + FAREWELL);
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Why a link that the radio carries cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Fragments(#[from] FragmentError),
+    #[error(transparent)]
+    Radio(#[from] RadioError),
+}
+
+async fn end(peer: &mut impl Peer) {
+    if timeout(DISCONNECT_LIMIT, peer.disconnect()).await.is_err() {
+        tracing::debug!("the system does not end a connection");
+    }
+}
+
+async fn limited<T>(
+    limit: Duration,
+    what: &'static str,
+    work: impl Future<Output = Result<T, RadioError>>,
+) -> Result<T, RadioError> {
+    timeout(limit, work).await.map_err(|_| RadioError::TimedOut(what))?
+}
+
+/// A link over the air for whoever keeps its state elsewhere, such as a pairing.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    /// The phone's messages; the end when the connection is over.
+    pub(crate) incoming: mpsc::Receiver<Vec<u8>>,
+    /// For messages to the phone.
+    pub(crate) outbox: RadioOutbox,
+}
+
+/// The far end of a [`Wire`].
+pub(super) struct WireEnd {
+    incoming: mpsc::Sender<Vec<u8>>,
+}
+
+impl Wire {
+    /// A wire, its far end, and where the messages to the phone come out.
+    pub(super) fn new(mtu: usize) -> (Self, WireEnd, mpsc::Receiver<Vec<u8>>) {
+        let (outbox, outgoing) = RadioOutbox::new(mtu);
+        let (sender, incoming) = mpsc::channel(WIRE);
+        (Self { incoming, outbox }, WireEnd { incoming: sender }, outgoing)
+    }
+}
+
+impl Recipient for WireEnd {
+    fn message(&mut self, message: Vec<u8>) -> LinkStep {
+        // A pairing has no long messages, and never many that wait.
+        match self.incoming.try_send(message) {
+            Ok(()) => LinkStep::Early,
+            Err(_) => LinkStep::Closed,
+        }
+    }
+}

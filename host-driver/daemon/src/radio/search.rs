@@ -1,0 +1,404 @@
+//! Looks for phones and connects to them, for as long as the daemon runs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pocketcard_protocol::advertising::{Epoch, Identifier};
+use pocketcard_protocol::channel::PublicKey;
+use pocketcard_protocol::pairing::PairKeys;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::connection::{Connection, Recipient, Wire};
+use super::{Air, Central, Ears, Radio, RadioError, RadioOutbox, Sighting};
+use crate::hub::Hub;
+use crate::slot::{LinkStep, PhoneOutbox, Slot};
+
+/// Between attempts to take the adapter into service. Its return is noticed by signals; this is for what nobody signals.
+const OPEN_FIRST: Duration = Duration::from_millis(500);
+const OPEN_LONGEST: Duration = Duration::from_secs(30);
+
+/// An adapter that worked for so long is tried again at once.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Between attempts to connect to a phone that is there but does not let us in.
+const CONNECT_FIRST: Duration = Duration::from_millis(250);
+const CONNECT_LONGEST: Duration = Duration::from_secs(30);
+
+/// One round of listening. Some systems tell of a known device only once in a round, when it is heard first.
+const ROUND: Duration = Duration::from_secs(4);
+
+/// Between two rounds, longer from round to round while nothing is found: listening takes power, and air from others.
+const REST_FIRST: Duration = Duration::from_millis(100);
+const REST_LONGEST: Duration = Duration::from_secs(2);
+
+/// For the adapter to begin or end listening.
+const LISTEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A device that a pairing got nowhere with is tried once more after this.
+const PAIR_AGAIN: Duration = Duration::from_secs(2);
+
+/// A phone that is reached by the radio.
+pub(crate) struct RadioPhone {
+    pub(crate) keys: Arc<PairKeys>,
+    pub(crate) slot: Arc<Slot>,
+}
+
+/// Runs the radio until the task is aborted or the daemon is gone. A panic in a library costs the present round alone.
+pub(crate) async fn keep<R: Radio>(hub: Weak<Hub>, air: Arc<Air>, radio: R) {
+    let radio = Arc::new(radio);
+    loop {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run(Weak::clone(&hub), Arc::clone(&air), Arc::clone(&radio)));
+        match tasks.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                tracing::error!("the radio's task broke down and begins again");
+                air.fails(&RadioError::Failed("the daemon's radio broke down and begins again".to_owned()));
+                tokio::time::sleep(OPEN_FIRST).await;
+            }
+            _ => return,
+        }
+    }
+}
+
+async fn run<R: Radio>(hub: Weak<Hub>, air: Arc<Air>, radio: Arc<R>) {
+    let mut backoff = Backoff::new(OPEN_FIRST, OPEN_LONGEST);
+    loop {
+        let begun = Instant::now();
+        let error = match radio.open().await {
+            Ok((central, ears)) => {
+                air.works(central.name());
+                tracing::info!(adapter = central.name(), "Bluetooth is up");
+                match Round::new(&hub, &air, central).run(ears).await {
+                    Some(error) => error,
+                    None => return,
+                }
+            }
+            Err(error) => error,
+        };
+        air.fails(&error);
+        if begun.elapsed() >= SETTLED {
+            backoff.reset();
+        }
+        tokio::select! {
+            () = radio.changed() => {}
+            () = tokio::time::sleep(backoff.pause()) => {}
+        }
+    }
+}
+
+/// Which phone, or whose search, an identifier belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Target {
+    Phone(PublicKey),
+    Search(u64),
+}
+
+/// What is known of a target.
+struct Attempt {
+    backoff: Backoff,
+    not_before: Instant,
+    /// A task is at it.
+    busy: bool,
+}
+
+impl Attempt {
+    fn new() -> Self {
+        Self { backoff: Backoff::new(CONNECT_FIRST, CONNECT_LONGEST), not_before: Instant::now(), busy: false }
+    }
+}
+
+/// How a connection to a target ended.
+enum Ended {
+    /// The channel was open.
+    Open,
+    /// It was connected to, or not even that, and did not let us in.
+    Refused,
+}
+
+/// An adapter in service, and what is tried on it.
+struct Round<'a, C: Central> {
+    hub: &'a Weak<Hub>,
+    air: &'a Arc<Air>,
+    central: C,
+    attempts: HashMap<Target, Attempt>,
+    /// Devices that a search has tried, and when.
+    tried: HashMap<(u64, C::Address), Instant>,
+    reports: mpsc::UnboundedReceiver<(Target, Ended)>,
+    reporter: mpsc::UnboundedSender<(Target, Ended)>,
+    /// Adapters make one connection at a time.
+    turn: Arc<Mutex<()>>,
+}
+
+/// Listening goes on and off.
+enum Listening {
+    Off,
+    On { until: Instant },
+    Resting { until: Instant },
+}
+
+impl<'a, C: Central> Round<'a, C> {
+    fn new(hub: &'a Weak<Hub>, air: &'a Arc<Air>, central: C) -> Self {
+        let (reporter, reports) = mpsc::unbounded_channel();
+        let (attempts, tried) = (HashMap::new(), HashMap::new());
+        Self { hub, air, central, attempts, tried, reports, reporter, turn: Arc::default() }
+    }
+
+    /// Listens while there is somebody to look for. Gives why that came to an end; nothing if the daemon is gone.
+    async fn run(mut self, mut ears: impl Ears<Address = C::Address>) -> Option<RadioError> {
+        let mut listening = Listening::Off;
+        let mut rest = Backoff::new(REST_FIRST, REST_LONGEST);
+        loop {
+            let hub = self.hub.upgrade()?;
+            let phones = hub.radio_phones();
+            drop(hub);
+            let wanted = self.wanted(&phones);
+            let listened = match (&listening, wanted.is_empty()) {
+                (Listening::Off, true) => Ok(None),
+                (Listening::On { .. } | Listening::Resting { .. }, true) => {
+                    rest.reset();
+                    self.listen(false).await.map(|()| Some(Listening::Off))
+                }
+                (Listening::On { until }, false) if Instant::now() >= *until => {
+                    let pause = if self.air.searches().is_empty() { rest.pause() } else { REST_FIRST };
+                    let resting = Listening::Resting { until: Instant::now() + pause };
+                    self.listen(false).await.map(|()| Some(resting))
+                }
+                (Listening::Resting { until }, false) if Instant::now() < *until => Ok(None),
+                (Listening::Off | Listening::Resting { .. }, false) => {
+                    self.listen(true).await.map(|()| Some(Listening::On { until: Instant::now() + ROUND }))
+                }
+                (Listening::On { .. }, false) => Ok(None),
+            };
+            match listened {
+                Ok(Some(next)) => listening = next,
+                Ok(None) => {}
+                Err(error) => return Some(error),
+            }
+            let switch = match &listening {
+                Listening::Off => None,
+                Listening::On { until } | Listening::Resting { until } => Some(*until),
+            };
+            let due = [switch, self.next_attempt()].into_iter().flatten().min();
+            let timer = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                sighting = ears.next() => match sighting {
+                    Ok(sighting) => self.heard(&sighting, &wanted, &phones),
+                    Err(error) => return Some(error),
+                },
+                () = self.air.stirred() => rest.reset(),
+                Some((target, ended)) = self.reports.recv() => self.ended(target, &ended),
+                () = timer => {}
+            }
+        }
+    }
+
+    async fn listen(&self, on: bool) -> Result<(), RadioError> {
+        let done = tokio::time::timeout(LISTEN_LIMIT, self.central.listen(on)).await;
+        done.map_err(|_| RadioError::TimedOut("listening"))?
+    }
+
+    /// Whoever is to be found now, by what is advertised.
+    fn wanted(&mut self, phones: &[RadioPhone]) -> HashMap<Identifier, Target> {
+        let now = Instant::now();
+        let searches = self.air.searches();
+        self.attempts.retain(|target, attempt| {
+            attempt.busy
+                || match target {
+                    Target::Phone(peer) => phones.iter().any(|phone| phone.keys.peer == *peer),
+                    Target::Search(number) => searches.iter().any(|(search, ..)| search == number),
+                }
+        });
+        self.tried.retain(|(number, _), _| searches.iter().any(|(search, ..)| search == number));
+        let attempts = &self.attempts;
+        let free =
+            |target: &Target| attempts.get(target).is_none_or(|attempt| !attempt.busy && attempt.not_before <= now);
+        let mut wanted = HashMap::new();
+        let epochs = Epoch::at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()).neighbours();
+        for phone in phones {
+            let target = Target::Phone(phone.keys.peer);
+            if free(&target) {
+                wanted.extend(epochs.map(|epoch| (Identifier::of_pair(&phone.keys, epoch), target)));
+            }
+        }
+        let searched = searches.iter().map(|(number, identifier, _)| (*identifier, Target::Search(*number)));
+        wanted.extend(searched.filter(|(_, target)| free(target)));
+        wanted
+    }
+
+    /// When the next target may be tried that may not be now.
+    fn next_attempt(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let waiting = self.attempts.values().filter(|attempt| !attempt.busy && attempt.not_before > now);
+        waiting.map(|attempt| attempt.not_before).min()
+    }
+
+    fn heard(&mut self, sighting: &Sighting<C::Address>, wanted: &HashMap<Identifier, Target>, phones: &[RadioPhone]) {
+        for identifier in &sighting.identifiers {
+            match wanted.get(identifier) {
+                Some(Target::Phone(peer)) => {
+                    self.air.saw(*peer);
+                    let Some(phone) = phones.iter().find(|phone| phone.keys.peer == *peer) else { continue };
+                    return self.connect(phone, sighting.address.clone());
+                }
+                Some(Target::Search(number)) => return self.offer(*number, sighting.address.clone()),
+                None => {}
+            }
+        }
+    }
+
+    /// Connects to a paired phone and carries its link, in a task of its own.
+    fn connect(&mut self, phone: &RadioPhone, address: C::Address) {
+        let target = Target::Phone(phone.keys.peer);
+        let Some(place) = self.air.place() else { return };
+        self.attempts.entry(target).or_insert_with(Attempt::new).busy = true;
+        let (hub, central, turn) = (Weak::clone(self.hub), self.central.clone(), Arc::clone(&self.turn));
+        let (slot, keys, reporter) = (Arc::clone(&phone.slot), Arc::clone(&phone.keys), self.reporter.clone());
+        tracing::debug!(slot = slot.number, "the phone is there");
+        tokio::spawn(async move {
+            let _place = place;
+            // However the task ends, a panic of a library included, the search is told.
+            let mut report = Report { reporter, target, ended: Ended::Refused };
+            let connection = {
+                let _turn = turn.lock().await;
+                Connection::make(&central, &address).await
+            };
+            match connection {
+                Ok(connection) => {
+                    if link(&hub, &slot, &keys, connection).await {
+                        report.ended = Ended::Open;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(slot = slot.number, %error, "the phone is there but not connected");
+                    slot.link_unreachable(format!("Bluetooth: {error}"), false);
+                }
+            }
+        });
+    }
+
+    /// Connects to a phone that may be the one that a pairing is for.
+    fn offer(&mut self, number: u64, address: C::Address) {
+        let tried = (number, address.clone());
+        if self.tried.get(&tried).is_some_and(|when| when.elapsed() < PAIR_AGAIN) {
+            return;
+        }
+        let Some((.., wires)) = self.air.searches().into_iter().find(|(search, ..)| *search == number) else { return };
+        let Some(place) = self.air.place() else { return };
+        let target = Target::Search(number);
+        self.attempts.entry(target).or_insert_with(Attempt::new).busy = true;
+        self.tried.insert(tried, Instant::now());
+        let (central, turn, reporter) = (self.central.clone(), Arc::clone(&self.turn), self.reporter.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let mut report = Report { reporter, target, ended: Ended::Refused };
+            let connection = {
+                let _turn = turn.lock().await;
+                Connection::make(&central, &address).await
+            };
+            match connection {
+                Ok(connection) => {
+                    let (wire, mut end, outgoing) = Wire::new(connection.mtu());
+                    if wires.send(wire).await.is_ok() {
+                        report.ended = Ended::Open;
+                        connection.carry(outgoing, &mut end).await;
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "a phone that wants to pair is there but not connected"),
+            }
+        });
+    }
+
+    fn ended(&mut self, target: Target, ended: &Ended) {
+        let attempt = self.attempts.entry(target).or_insert_with(Attempt::new);
+        attempt.busy = false;
+        attempt.not_before = Instant::now();
+        match ended {
+            Ended::Open => attempt.backoff.reset(),
+            Ended::Refused => attempt.not_before += attempt.backoff.pause(),
+        }
+    }
+}
+
+/// Tells the search how a connection ended, when it is dropped.
+struct Report {
+    reporter: mpsc::UnboundedSender<(Target, Ended)>,
+    target: Target,
+    ended: Ended,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let ended = std::mem::replace(&mut self.ended, Ended::Refused);
+        let _ = self.reporter.send((self.target, ended));
+    }
+}
+
+/// Carries the link of a paired phone. Gives whether its channel was open.
+async fn link<P: super::Peer>(hub: &Weak<Hub>, slot: &Arc<Slot>, keys: &PairKeys, connection: Connection<P>) -> bool {
+    // The phone may have been forgotten, or paired again, while the connection was made.
+    let config = hub.upgrade().filter(|hub| hub.is_current(keys)).map(|hub| hub.host_config());
+    let (outbox, outgoing) = RadioOutbox::new(connection.mtu());
+    let Some(config) = config else {
+        outbox.close();
+        connection.carry(outgoing, &mut Nobody).await;
+        return false;
+    };
+    let number = slot.link_up(config, keys, PhoneOutbox::Radio(outbox));
+    let mut recipient = SlotEnd { slot, number, hub, peer: keys.peer, was_open: false };
+    connection.carry(outgoing, &mut recipient).await;
+    recipient.was_open
+}
+
+/// Whoever wants nothing more of the phone.
+struct Nobody;
+
+impl Recipient for Nobody {
+    fn message(&mut self, _: Vec<u8>) -> LinkStep {
+        LinkStep::Closed
+    }
+}
+
+/// The slot, as the phone's connection sees it. It tells the slot when the connection ends, also by a panic.
+struct SlotEnd<'a> {
+    slot: &'a Arc<Slot>,
+    number: u64,
+    hub: &'a Weak<Hub>,
+    peer: PublicKey,
+    was_open: bool,
+}
+
+impl Recipient for SlotEnd<'_> {
+    fn message(&mut self, message: Vec<u8>) -> LinkStep {
+        let step = self.slot.link_message(self.number, &message);
+        if step == LinkStep::Open && !self.was_open {
+            self.was_open = true;
+            if let Some(hub) = self.hub.upgrade() {
+                hub.confirm(&self.peer);
+            }
+        }
+        step
+    }
+
+    fn progress(&mut self) {
+        self.slot.link_progress(self.number);
+    }
+
+    fn suspect(&mut self) {
+        self.slot.suspect();
+    }
+}
+
+impl Drop for SlotEnd<'_> {
+    fn drop(&mut self) {
+        self.slot.link_lost(self.number);
+    }
+}
