@@ -1,15 +1,17 @@
 //! The host's side of one pair: the front, the link and the GATT client, joined as the daemon joins them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use pocketcard_front::{Front, Output, Presence, Reply};
+use pocketcard_front::{Config, Front, Output, Presence, Reply};
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::fragment::{FragmentLayer, FragmentSize};
 use pocketcard_protocol::gatt;
 use pocketcard_protocol::link::{CloseReason, Event, HostConfig, Link};
 use pocketcard_protocol::messages::Body;
 use pocketcard_protocol::pairing::PairKeys;
+use pocketcard_protocol::snapshot::Snapshot;
 
 use crate::radio::{Att, Parameters, Request};
 use crate::traffic::Traffic;
@@ -35,6 +37,8 @@ pub(crate) struct Slot {
     pub(crate) pairing: PairingView,
     pub(crate) traffic: Traffic,
     pub(crate) knows_handles: bool,
+    /// What the front has loaded, as the daemon keeps it on its disk.
+    pub(crate) kept: Option<Arc<Snapshot>>,
 }
 
 /// What a person at the host sees of a pairing.
@@ -59,7 +63,8 @@ pub(crate) struct HostLink {
 }
 
 impl Slot {
-    pub(crate) fn new(config: HostConfig, front: Front) -> Self {
+    pub(crate) fn new(config: HostConfig) -> Self {
+        let front = Self::front(&config);
         Self {
             config,
             pair: None,
@@ -73,7 +78,23 @@ impl Slot {
             pairing: PairingView::default(),
             traffic: Traffic::default(),
             knows_handles: false,
+            kept: None,
         }
+    }
+
+    fn front(config: &HostConfig) -> Front {
+        Front::new(Config { software: config.software.clone(), ..Config::default() })
+    }
+
+    /// The daemon ends and starts again: what is not on its disk is gone.
+    ///
+    /// - `with_disk`: whether the disk still has what the phone says to everybody.
+    pub(crate) fn restart(&mut self, with_disk: bool) {
+        self.front = Self::front(&self.config);
+        self.kept.take_if(|_| !with_disk);
+        self.front.offer_snapshot(self.kept.clone());
+        self.up = None;
+        self.replies.clear();
     }
 
     /// The radio has a connection; the GATT client begins. Gives its first PDU.
@@ -216,6 +237,7 @@ impl Slot {
                 }
                 Output::Reply(reply) => self.replies.push_back(reply),
                 Output::Presence(presence) => self.presences.push(presence),
+                Output::Snapshot(snapshot) => self.kept = Some(snapshot),
                 Output::Close(_) => {
                     if let Some(up) = &mut self.up {
                         up.link.close(CloseReason::Failed, now);

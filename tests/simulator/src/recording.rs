@@ -19,11 +19,16 @@ use pocketcard_phone::card::test_support::{TestBox, TestHost, TestStore};
 use pocketcard_phone::card::{CardConfig, Effect};
 use pocketcard_protocol::apdu::Command;
 
-use crate::phone::SimulatedPhone;
+use crate::phone::{PhoneSetup, SimulatedPhone};
+use crate::radio::Parameters;
 use crate::traffic::Traffic;
 use crate::world::{SlotNumber, World};
 use pocketcard_front::{Failure, PowerAction};
 
+/// GET DATA of the discovery object.
+const DISCOVERY: [u8; 9] = [0, 0xCB, 0x3F, 0xFF, 3, 0x5C, 1, 0x7E, 0];
+/// Longer than a snapshot takes to arrive, and than a card session waits for its link.
+const IDLE: Duration = Duration::from_secs(8);
 /// The key references that a recording's `keys` fill.
 const REFERENCES: [u8; 4] = [0x9A, 0x9C, 0x9D, 0x9E];
 
@@ -47,6 +52,15 @@ pub enum Step {
     Command(Vec<u8>),
     /// The reader resets the card.
     Reset,
+}
+
+/// What the host knows of the card when a flow begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing: it sees the card for the first time.
+    Cold,
+    /// What the card says to everybody, from an earlier session.
+    Warm,
 }
 
 /// What a flow has cost.
@@ -142,6 +156,26 @@ impl Recording {
         let keys = self.keys.into_iter().flat_map(|algorithm| REFERENCES.map(|reference| (reference, algorithm)));
         let objects = self.objects.iter().map(|(tag, length)| put_data(*tag, *length));
         keys.map(generate).chain(objects).collect()
+    }
+
+    /// A host and a phone with the keys and objects of this recording, at the moment when its card is in the reader.
+    ///
+    /// # Panics
+    /// If the card does not come about.
+    #[must_use]
+    pub fn world(&self, seed: u64, setup: PhoneSetup, parameters: Parameters, start: Start) -> (World, SlotNumber) {
+        let (mut world, slot) = World::with_pair(seed, setup, parameters);
+        self.provision(world.phone_of(slot));
+        world.insert(slot);
+        if start == Start::Warm {
+            // Whatever reads something makes the host fetch the whole.
+            world.transmit(slot, &DISCOVERY).expect("a card that stays");
+            world.run(IDLE);
+            world.restart_host(slot, true);
+            world.run(IDLE);
+            world.insert(slot);
+        }
+        (world, slot)
     }
 
     /// Plays the flow in a slot whose card has power, as one program would, and gives what it cost.

@@ -12,8 +12,10 @@ const CREDIT_LENGTH: usize = 3;
 /// Counts of one pair, since it exists; the difference of two is what happened between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Commands that crossed the air: the logical round trips of a flow.
-    pub round_trips: usize,
+    /// Commands that crossed the air.
+    pub commands: usize,
+    /// Pages of the card's snapshot that were fetched.
+    pub pages: usize,
     /// Answers to them.
     pub answers: usize,
     /// Other messages of the host: resets, cancellations, sessions.
@@ -33,7 +35,8 @@ pub struct Traffic {
 impl Traffic {
     pub(crate) fn sent(&mut self, body: Option<&Body>) {
         match body {
-            Some(Body::Transmit(_)) => self.round_trips += 1,
+            Some(Body::Transmit(_)) => self.commands += 1,
+            Some(Body::Fetch(_)) => self.pages += 1,
             _ => self.others += 1,
         }
     }
@@ -43,6 +46,12 @@ impl Traffic {
         *(if from == Side::Host { host } else { phone }) += 1;
         let [host, phone] = &mut self.bytes;
         *(if from == Side::Host { host } else { phone }) += value.len();
+    }
+
+    /// Messages of the host that the phone answers: the logical round trips of a flow.
+    #[must_use]
+    pub fn round_trips(&self) -> usize {
+        self.commands + self.pages
     }
 
     /// Everything in GATT values, both ways.
@@ -64,7 +73,8 @@ impl Sub for Traffic {
             [host - host_before, phone - phone_before]
         };
         Self {
-            round_trips: self.round_trips - earlier.round_trips,
+            commands: self.commands - earlier.commands,
+            pages: self.pages - earlier.pages,
             answers: self.answers - earlier.answers,
             others: self.others - earlier.others,
             fragments: pair(self.fragments, earlier.fragments),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pocketcard_front::{Config, Failure, Front, PowerAction, Presence, Reply};
+use pocketcard_front::{Failure, PowerAction, Presence, Reply};
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::channel::StaticSecret;
 use pocketcard_protocol::link::{CloseReason, HostConfig, Link, Side, VersionRange};
@@ -190,7 +190,7 @@ impl World {
     /// The place for this phone in the host's reader.
     pub fn add_slot(&mut self, host: HostNumber, phone: PhoneNumber) -> SlotNumber {
         let config = self.hosts.get(host.0).expect("a host of this world").config.clone();
-        let slot = Slot::new(config, Front::new(Config { software: "simulator 1".to_owned(), ..Config::default() }));
+        let slot = Slot::new(config);
         self.places.push(Place { host, phone, slot, in_range: true, offer: None });
         SlotNumber(self.places.len() - 1)
     }
@@ -281,6 +281,16 @@ impl World {
         self.place_mut(slot).slot.returns_after = pause;
     }
 
+    /// The daemon of a slot's host ends, and its links with it, and starts again. With its disk it has kept what the phone
+    /// says to everybody.
+    pub fn restart_host(&mut self, slot: SlotNumber, with_disk: bool) {
+        self.place_mut(slot).slot.restart(with_disk);
+        for line in self.lines.values_mut().filter(|line| line.slot == slot) {
+            line.connection.abort(Side::Host);
+        }
+        self.settle();
+    }
+
     /// Puts another phone where the host of this slot looks for its own.
     pub fn redirect(&mut self, slot: SlotNumber, phone: PhoneNumber) {
         self.place_mut(slot).phone = phone;
@@ -337,7 +347,7 @@ impl World {
     /// Powers the card of a slot, as the reader last heard of it.
     ///
     /// # Errors
-    /// As [`Front::handle_power`].
+    /// As [`pocketcard_front::Front::handle_power`].
     pub fn power(&mut self, slot: SlotNumber, action: PowerAction) -> Result<Vec<u8>, Failure> {
         let now = self.now;
         let front = &mut self.place_mut(slot).slot.front;

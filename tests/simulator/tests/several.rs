@@ -8,7 +8,8 @@ use pocketcard_simulator::{PhoneSetup, SlotNumber, World};
 
 const VERIFY: [u8; 13] = [0, 0x20, 0, 0x80, 8, b'1', b'2', b'3', b'4', b'5', b'6', 0xFF, 0xFF];
 const STATUS: [u8; 4] = [0, 0x20, 0, 0x80];
-const VERSION: [u8; 5] = [0, 0xFD, 0, 0, 0];
+/// GET METADATA of the PIN: nothing that a host may know by itself.
+const METADATA: [u8; 5] = [0, 0xF7, 0, 0x80, 0];
 const VERIFIED: [u8; 2] = [0x90, 0x00];
 const NOT_VERIFIED: [u8; 2] = [0x63, 0xC3];
 
@@ -51,7 +52,7 @@ fn hosts_and_phones_do_not_see_each_others_state() {
 fn commands_of_all_run_at_once() {
     let (mut world, slots) = crowd();
     for _ in 0..5 {
-        slots.iter().for_each(|slot| world.begin(*slot, &VERSION));
+        slots.iter().for_each(|slot| world.begin(*slot, &METADATA));
         let began = world.now();
         for slot in slots {
             let answer = world.finish(slot).expect("a card that stays");
@@ -68,16 +69,16 @@ fn a_phone_that_leaves_is_a_card_that_leaves_and_comes_back_as_another() {
     let before = world.presence(lost).generation;
     let _ = world.take_presences(lost);
     world.set_in_range(lost, false);
-    world.begin(lost, &VERSION);
+    world.begin(lost, &METADATA);
     assert!(world.run_until(Duration::from_secs(10), |world| !world.has_card(lost)), "within the limits of the link");
     assert_eq!(world.finish(lost), Err(Failure::NotPresent));
-    assert!(world.transmit(other, &VERSION).is_ok(), "another phone is not delayed");
+    assert!(world.transmit(other, &METADATA).is_ok(), "another phone is not delayed");
     world.run(Duration::from_secs(60));
     assert!(!world.has_card(lost));
     world.set_in_range(lost, true);
     assert!(world.run_until(Duration::from_secs(5), |world| world.has_card(lost)));
     assert!(world.presence(lost).generation > before);
-    assert_eq!(world.transmit(lost, &VERSION), Err(Failure::NotPresent), "nobody has powered the new card");
+    assert_eq!(world.transmit(lost, &METADATA), Err(Failure::NotPresent), "nobody has powered the new card");
     world.power(lost, PowerAction::Up).expect("the card is there");
     assert_eq!(world.transmit(lost, &STATUS), Ok(NOT_VERIFIED.to_vec()));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pocketcard_front::PowerAction;
 use pocketcard_simulator::radio::{DataLength, Parameters, Phy};
-use pocketcard_simulator::recording::{DirectCard, Recording, Step, local, put_data};
+use pocketcard_simulator::recording::{DirectCard, Recording, Start, Step, local, put_data};
 use pocketcard_simulator::{PhoneSetup, Random, SlotNumber, World, for_seeds};
 
 const INTERVALS_US: [u64; 4] = [7_500, 15_000, 30_000, 48_750];
@@ -34,18 +34,24 @@ fn comparable(command: &[u8], answer: &[u8]) -> Vec<u8> {
     answer.to_vec()
 }
 
-fn provisioned(seed: u64, parameters: Parameters, recording: &Recording) -> (World, SlotNumber, DirectCard) {
-    let (mut world, slot) = World::with_pair(seed, PhoneSetup::default(), parameters);
-    recording.provision(world.phone_of(slot));
+fn provisioned(
+    seed: u64,
+    parameters: Parameters,
+    recording: &Recording,
+    start: Start,
+) -> (World, SlotNumber, DirectCard) {
+    let (mut world, slot) = recording.world(seed, PhoneSetup::default(), parameters, start);
     let direct = DirectCard::copy_of(world.phone_of(slot));
-    world.insert(slot);
     (world, slot, direct)
 }
 
 #[test]
 fn every_recorded_flow_is_answered_as_by_the_card_alone() {
-    for recording in Recording::all() {
-        let (mut world, slot, mut direct) = provisioned(1, Parameters::default(), &recording);
+    for (recording, start) in Recording::all()
+        .into_iter()
+        .flat_map(|recording| [Start::Cold, Start::Warm].map(|start| (recording.clone(), start)))
+    {
+        let (mut world, slot, mut direct) = provisioned(1, Parameters::default(), &recording, start);
         let cost = recording.play(&mut world, slot).expect("a card that stays");
         let expected = direct.play(&recording);
         for ((command, answer), expected) in recording.commands().zip(&cost.answers).zip(&expected) {
@@ -65,7 +71,8 @@ fn any_mtu_loss_and_order_give_the_same_transcript() {
         let mut random = Random::new(seed);
         let parameters = any_radio(&mut random);
         let recording = random.choose(&recordings).expect("some").clone();
-        let (mut world, slot, mut direct) = provisioned(seed, parameters.clone(), &recording);
+        let start = if random.happens(500) { Start::Cold } else { Start::Warm };
+        let (mut world, slot, mut direct) = provisioned(seed, parameters.clone(), &recording, start);
         let mut steps = recording.steps.clone();
         let vocabulary: Vec<Vec<u8>> = recording.commands().map(<[u8]>::to_vec).chain([extended.clone()]).collect();
         for _ in 0..30 {
@@ -125,7 +132,7 @@ fn a_seed_gives_the_same_run() {
     let recording = Recording::named("pkcs11-sign-ec");
     let run = |seed| {
         let parameters = Parameters { loss_per_mille: 50, mtu: 23, ..Parameters::default() }.reordering();
-        let (mut world, slot, _) = provisioned(seed, parameters, &recording);
+        let (mut world, slot, _) = provisioned(seed, parameters, &recording, Start::Cold);
         let cost = recording.play(&mut world, slot).expect("a card that stays");
         (cost.time, cost.traffic, world.now())
     };
