@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use pocketcard_dev::{AIR_CARD_LIMIT, Builder, Card, Environment};
 
-use crate::guest::{Failure, logs, radio, sign, start_bluetoothd, step, stop_bluetoothd, wait_radio};
+use crate::guest::{
+    Failure, P256, RSA, commands, logs, radio, say, sign, start_bluetoothd, step, stop_bluetoothd, wait_radio,
+};
 use crate::{others, ssh};
 
 /// How long a card may stay in the reader when its phone has gone: the supervision time-out, and the grace.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a phone may take to see that bluetoothd has gone or come.
 const RADIO_LIMIT: Duration = Duration::from_secs(60);
+
+/// What any login costs in round trips over the air: everything else is in the computer's copy of what everybody may read.
+const LOGIN: [&str; 2] = ["VERIFY", "GENERAL AUTHENTICATE"];
 
 /// A story and what it needs.
 pub(crate) struct Story {
@@ -48,28 +53,36 @@ pub(crate) fn environment(name: &str) -> Builder {
     )
 }
 
-fn paired() -> Result<Environment, Failure> {
+fn paired(card: Card) -> Result<Environment, Failure> {
     step("a phone pairs by its camera over the air, its card is in pcscd", || {
-        Ok(environment("host").over_the_air("hci0", &["hci1"]).start()?)
+        Ok(environment("host").card(card).over_the_air("hci0", &["hci1"]).start()?)
     })
 }
 
-/// Signs with the card, and says when.
+/// Signs with the P-256 card, and says when.
 pub(crate) fn signs(environment: &Environment, when: &str) -> Result<(), Failure> {
-    step(&format!("pkcs11-tool --login --sign, {when}"), || sign(environment))
+    step(&format!("pkcs11-tool --login --sign, {when}"), || sign(environment, &P256))
 }
 
-/// Pairing, a signature by OpenSC, an ssh login.
+/// Pairing, a signature by OpenSC, an ssh login, and how often each asks the phone.
 fn login() -> Result<(), Failure> {
-    let environment = paired()?;
-    signs(&environment, "after pairing")?;
-    step("ssh logs in", || ssh::login(&environment))?;
-    signs(&environment, "after ssh")
+    let environment = paired(Card::Rsa)?;
+    let asks = |what: &str, work: &dyn Fn() -> Result<(), Failure>| {
+        let log = environment.logs().join("phone-0.log");
+        let before = commands(&log)?.len();
+        step(what, work)?;
+        let asked = commands(&log)?.split_off(before);
+        say(&format!("story: the phone was asked: {}", asked.join(", ")));
+        if asked == LOGIN { Ok(()) } else { Err(Failure::Wrong(format!("the phone was to be asked: {LOGIN:?}"))) }
+    };
+    asks("pkcs11-tool --login --sign", &|| sign(&environment, &RSA))?;
+    asks("ssh logs in", &|| ssh::login(&environment))?;
+    asks("pkcs11-tool --login --sign again", &|| sign(&environment, &RSA))
 }
 
 /// A phone that is killed, walks away, loses bluetoothd, and comes back each time.
 fn comes_back() -> Result<(), Failure> {
-    let mut environment = paired()?;
+    let mut environment = paired(Card::Ec)?;
     signs(&environment, "after pairing")?;
 
     step("the phone is killed, the card leaves", || {
@@ -106,7 +119,7 @@ fn comes_back() -> Result<(), Failure> {
 
 /// A second computer takes the phone when the first has left.
 fn next_host() -> Result<(), Failure> {
-    let mut first = paired()?;
+    let mut first = paired(Card::Ec)?;
     signs(&first, "at the first computer")?;
     let mut second = second(&mut first)?;
     step("the first computer leaves", || {
@@ -124,13 +137,13 @@ fn next_host() -> Result<(), Failure> {
 
 /// Two computers have the phone's card at once.
 fn two_hosts() -> Result<(), Failure> {
-    let mut first = paired()?;
+    let mut first = paired(Card::Ec)?;
     let second = second(&mut first)?;
     for round in 1..=3 {
         step(&format!("both computers sign at once, round {round}"), || {
             std::thread::scope(|scope| {
-                let other = scope.spawn(|| sign(&second));
-                let result = sign(&first);
+                let other = scope.spawn(|| sign(&second, &P256));
+                let result = sign(&first, &P256);
                 other.join().unwrap_or_else(|_| Err(Failure::Wrong("the second computer panicked".to_owned())))?;
                 result
             })
