@@ -4,10 +4,12 @@
 //! - a filter for service UUIDs loses advertisements on Linux, so everything is listened to;
 //! - of a device that is known already, a live advertisement shows as an update of its signal strength, and what is
 //!   known of it from before has none;
+//! - once the services of a device are known, BlueZ takes no more UUIDs from its advertisements: it has to forget it;
 //! - the stream of notifications does not end with the connection, and bluetoothd's end is not told at all;
 //! - dropping a stream may panic in a task of bluez-async's own when bluetoothd is gone. Nothing waits for that task.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use btleplug::api::{
@@ -36,17 +38,19 @@ pub(crate) struct Bluez {
     adapter: Option<String>,
     /// Kept from attempt to attempt: each has a connection to the bus that would otherwise stay open.
     system: Mutex<Option<System>>,
+    /// The adapter that could be used if it were on.
+    off: Mutex<Option<Adapter>>,
 }
 
 struct System {
     manager: Manager,
-    bus: Bus,
+    bus: Arc<Bus>,
 }
 
 impl Bluez {
     /// The adapter of this name, or the first one that is on.
     pub(crate) fn new(adapter: Option<String>) -> Self {
-        Self { adapter, system: Mutex::default() }
+        Self { adapter, system: Mutex::default(), off: Mutex::default() }
     }
 
     async fn open_with(&self, system: &System) -> Result<(BluezCentral, BluezEars), RadioError> {
@@ -57,12 +61,13 @@ impl Bluez {
         }
         let (adapter, name) = self.choose(&system.manager).await?;
         if answer(adapter.adapter_state()).await? != CentralState::PoweredOn {
+            *self.off.lock().await = Some(adapter);
             return Err(RadioError::PoweredOff(name));
         }
         let events = answer(adapter.events()).await?;
         let (ends, _) = broadcast::channel(EVENTS);
-        let central = BluezCentral { adapter, name, ends };
-        central.end_what_is_left().await;
+        let central = BluezCentral { adapter, name, bus: Arc::clone(&system.bus), ends };
+        central.forget_what_is_left().await;
         let ears = BluezEars { central: central.clone(), events, bus };
         Ok((central, ears))
     }
@@ -93,7 +98,7 @@ impl Radio for Bluez {
         let mut kept = self.system.lock().await;
         let system = match kept.take() {
             Some(system) => system,
-            None => System { bus: Bus::watch().await?, manager: answer(Manager::new()).await? },
+            None => System { bus: Arc::new(Bus::watch().await?), manager: answer(Manager::new()).await? },
         };
         let opened = self.open_with(&system).await;
         // A bus that does not answer any more has to be connected to again.
@@ -105,15 +110,40 @@ impl Radio for Bluez {
 
     async fn changed(&self) {
         let events = self.system.lock().await.as_ref().map(|system| system.bus.subscribe());
-        let Some(mut events) = events else { return std::future::pending().await };
-        loop {
-            match events.recv().await {
-                Ok(BusEvent::Service | BusEvent::AdapterCame) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
-            }
+        let off = self.off.lock().await.take();
+        tokio::select! {
+            () = signalled(events) => {}
+            () = switched_on(off) => {}
         }
     }
+}
+
+/// Comes back when bluetoothd or an adapter came.
+async fn signalled(events: Option<broadcast::Receiver<BusEvent>>) {
+    let Some(mut events) = events else { return std::future::pending().await };
+    loop {
+        match events.recv().await {
+            Ok(BusEvent::Service | BusEvent::AdapterCame) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        }
+    }
+}
+
+/// Comes back when the adapter is on.
+async fn switched_on(adapter: Option<Adapter>) {
+    let Some(adapter) = adapter else { return std::future::pending().await };
+    let Ok(mut events) = answer(adapter.events()).await else { return std::future::pending().await };
+    // It may have been switched on before we listened.
+    if answer(adapter.adapter_state()).await == Ok(CentralState::PoweredOn) {
+        return;
+    }
+    while let Some(event) = events.next().await {
+        if matches!(event, CentralEvent::StateUpdate(CentralState::PoweredOn)) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// An adapter that is on.
@@ -121,21 +151,20 @@ impl Radio for Bluez {
 pub(crate) struct BluezCentral {
     adapter: Adapter,
     name: String,
+    bus: Arc<Bus>,
     /// Devices whose connection or service ended.
     ends: broadcast::Sender<(PeripheralId, PeerEvent)>,
 }
 
 impl BluezCentral {
-    /// Ends connections that an earlier daemon left: the system keeps them, and a phone that is connected says nothing
-    /// by which it could be recognised.
-    async fn end_what_is_left(&self) {
+    /// Forgets phones that an earlier daemon knew: the system keeps its connections, and a phone that it is connected to,
+    /// or whose services it knows, says nothing by which it could be recognised.
+    async fn forget_what_is_left(&self) {
         let Ok(peripherals) = answer(self.adapter.peripherals()).await else { return };
         for peripheral in peripherals {
             let Ok(Some(properties)) = answer(peripheral.properties()).await else { continue };
-            let ours = properties.services.iter().any(|uuid| Some(uuid.as_u128()) == gatt::service(0));
-            if ours && answer(peripheral.is_connected()).await.unwrap_or_default() {
-                tracing::debug!("ending a connection that was left");
-                let _ = answer(peripheral.disconnect()).await;
+            if properties.services.iter().any(|uuid| Some(uuid.as_u128()) == gatt::service(0)) {
+                self.bus.forget(&peripheral.id().to_string()).await;
             }
         }
     }
@@ -184,12 +213,16 @@ impl Central for BluezCentral {
             peripheral.notifications().await
         };
         match found.await {
-            Ok(notifications) => Ok(BluezPeer { id: address.clone(), peripheral, notifications, ends, instance: 0 }),
-            Err(error) => {
-                let _ = answer(peripheral.disconnect()).await;
-                Err(failed(error))
+            Ok(notifications) => {
+                let (id, bus) = (address.clone(), Arc::clone(&self.bus));
+                Ok(BluezPeer { id, peripheral, notifications, ends, bus, instance: 0, doubted: false })
             }
+            Err(error) => Err(failed(error)),
         }
+    }
+
+    async fn forget(&self, address: &PeripheralId) {
+        self.bus.forget(&address.to_string()).await;
     }
 }
 
@@ -248,7 +281,10 @@ pub(crate) struct BluezPeer {
     peripheral: Peripheral,
     notifications: Events<ValueNotification>,
     ends: broadcast::Receiver<(PeripheralId, PeerEvent)>,
+    bus: Arc<Bus>,
     instance: u8,
+    /// An end was signalled that may be that of an earlier connection.
+    doubted: bool,
 }
 
 impl BluezPeer {
@@ -290,6 +326,13 @@ impl Peer for BluezPeer {
 
     async fn next(&mut self) -> PeerEvent {
         loop {
+            // Kept until it is answered, since this may be dropped and called again.
+            if self.doubted {
+                if !answer(self.peripheral.is_connected()).await.unwrap_or_default() {
+                    return PeerEvent::Gone;
+                }
+                self.doubted = false;
+            }
             tokio::select! {
                 biased;
                 notification = self.notifications.next() => match notification {
@@ -303,6 +346,7 @@ impl Peer for BluezPeer {
                     None => return PeerEvent::Gone,
                 },
                 end = self.ends.recv() => match end {
+                    Ok((id, PeerEvent::Gone)) if id == self.id => self.doubted = true,
                     Ok((id, event)) if id == self.id => return event,
                     Ok(_) => {}
                     // The adapter is out of service, or too much happened at once to know.
@@ -316,6 +360,7 @@ impl Peer for BluezPeer {
         if let Err(error) = self.peripheral.disconnect().await {
             tracing::debug!(%error, "a connection could not be ended");
         }
+        self.bus.forget(&self.id.to_string()).await;
     }
 }
 

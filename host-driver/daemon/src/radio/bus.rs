@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use dbus::Path;
 use dbus::message::MatchRule;
-use dbus::nonblock::stdintf::org_freedesktop_dbus::{ObjectManagerInterfacesAdded, ObjectManagerInterfacesRemoved};
+use dbus::nonblock::stdintf::org_freedesktop_dbus::{
+    ObjectManagerInterfacesAdded, ObjectManagerInterfacesRemoved, Properties,
+};
 use dbus::nonblock::{MsgMatch, Proxy, SyncConnection};
 use futures_lite::StreamExt;
 use tokio::sync::broadcast;
@@ -23,6 +25,9 @@ const PREFIX: &str = "/org/bluez/";
 
 /// For the bus to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// For BlueZ to forget a device, whose connection it ends first.
+const FORGET: Duration = Duration::from_secs(5);
 
 /// Events that a slow listener may be behind.
 const EVENTS: usize = 64;
@@ -93,6 +98,28 @@ impl Bus {
             let (there,): (bool,) =
                 bus.method_call(BUS, "NameHasOwner", (BLUEZ,)).await.map_err(|error| failed(&error))?;
             Ok(there)
+        }
+    }
+
+    /// Makes BlueZ forget a device, given as `hci0/dev_...`, unless it is paired with this computer for other purposes.
+    ///
+    /// Once BlueZ has seen the services of a device, it takes no identifiers from its advertisements any more.
+    pub(super) fn forget(&self, device: &str) -> impl Future<Output = ()> + Send + use<> {
+        let path = format!("{PREFIX}{device}");
+        let adapter = path.rsplit_once('/').map(|(adapter, _)| adapter.to_owned()).unwrap_or_default();
+        let proxy = |path: String| Proxy::new(BLUEZ, path, FORGET, Arc::clone(&self.connection));
+        let (adapter, subject) = (proxy(adapter), proxy(path.clone()));
+        async move {
+            // A device that is gone needs no forgetting.
+            let Ok(paired) = subject.get::<bool>("org.bluez.Device1", "Paired").await else { return };
+            if paired {
+                return;
+            }
+            let Ok(path) = Path::new(path) else { return };
+            let forgotten: Result<(), dbus::Error> = adapter.method_call(ADAPTER, "RemoveDevice", (path,)).await;
+            if let Err(error) = forgotten {
+                tracing::debug!(%error, "BlueZ does not forget a device");
+            }
         }
     }
 

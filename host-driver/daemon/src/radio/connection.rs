@@ -7,7 +7,7 @@ use pocketcard_protocol::fragment::{FragmentError, FragmentLayer, FragmentSize};
 use pocketcard_protocol::gatt;
 use pocketcard_protocol::stream::{LONGEST_BEFORE_AUTHENTICATION, LONGEST_MESSAGE};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Central, Peer, PeerEvent, RadioError, RadioOutbox};
 use crate::Clock;
@@ -22,8 +22,8 @@ const OPERATION_LIMIT: Duration = Duration::from_secs(5);
 /// For the last fragments of a link that is over. Spec: protocol/SPEC.md section 11.3
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// For the system to end a connection; BlueZ takes up to three seconds.
-const DISCONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// For the system to end a connection and forget the device; BlueZ takes up to three seconds.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(8);
 
 /// Messages that the other end of a [`Wire`] has not taken.
 const WIRE: usize = 16;
@@ -48,9 +48,20 @@ pub(super) trait Recipient: Send {
 impl<P: Peer> Connection<P> {
     /// Connects, and takes the first instance of the service that is free.
     pub(super) async fn make<C: Central<Peer = P>>(central: &C, address: &C::Address) -> Result<Self, RadioError> {
-        let peer = limited(CONNECT_LIMIT, "connecting", central.connect(address)).await?;
+        let begun = Instant::now();
+        let peer = match limited(CONNECT_LIMIT, "connecting", central.connect(address)).await {
+            Ok(peer) => peer,
+            Err(error) => {
+                let _ = timeout(DISCONNECT_LIMIT, central.forget(address)).await;
+                return Err(error);
+            }
+        };
+        let found = begun.elapsed();
         match Self::claim(peer).await {
-            Ok(connection) => Ok(connection),
+            Ok(connection) => {
+                tracing::debug!(?found, ready = ?begun.elapsed(), mtu = connection.mtu(), "connected to a phone");
+                Ok(connection)
+            }
             Err((mut peer, error)) => {
                 end(&mut peer).await;
                 Err(error)

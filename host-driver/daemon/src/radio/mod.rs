@@ -101,6 +101,9 @@ pub(crate) trait Central: Clone + Send + Sync + 'static {
 
     /// Connects and learns what the device serves.
     fn connect(&self, address: &Self::Address) -> impl Future<Output = Result<Self::Peer, RadioError>> + Send;
+
+    /// Ends what an attempt to connect may have left, which failed or took too long.
+    fn forget(&self, address: &Self::Address) -> impl Future<Output = ()> + Send;
 }
 
 /// What an adapter hears.

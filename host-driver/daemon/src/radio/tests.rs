@@ -102,6 +102,8 @@ impl Central for Sim {
         Ok(())
     }
 
+    async fn forget(&self, _: &u8) {}
+
     async fn connect(&self, address: &u8) -> Result<SimPeer, RadioError> {
         locked(&self.0.connects).push(tokio::time::Instant::now());
         let device = locked(&self.0.devices).get(address).cloned();
