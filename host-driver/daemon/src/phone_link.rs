@@ -69,6 +69,7 @@ async fn carry(slot: &Slot, number: u64, reader: &mut Reader, opened: &impl Fn()
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(slot = slot.number, %error, "the phone's stream is broken");
+                    slot.link_broken(number);
                     return was_open;
                 }
             };

@@ -215,6 +215,16 @@ impl Slot {
         }
     }
 
+    /// What the phone sent is no message of a link.
+    pub(crate) fn link_broken(&self, number: u64) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        if let Some(up) = core.up.as_mut().filter(|up| up.number == number) {
+            up.link.close(CloseReason::Protocol(link::Violation::Frame), now);
+            core.pump(self, now);
+        }
+    }
+
     /// Asks the phone at once whether it is still there, for a radio that hints that its app is gone. Without an answer
     /// the link ends at the limit of a ping.
     pub(crate) fn suspect(&self) {
@@ -485,7 +495,7 @@ impl Core {
         self.flush();
         let Some(up) = self.up.take() else { return };
         up.outbox.close();
-        if leaves_a_card(reason) {
+        if leaves_a_card(reason, &up.outbox) {
             self.front.handle_link_down(now);
         } else {
             self.front.handle_link_closed(now);
@@ -506,12 +516,12 @@ impl Core {
 }
 
 /// Whether the card waits for its phone after a link that ended like this.
-///
-/// A stream loses nothing on its way: a phone that says nothing on it in time hangs, and programs have waited for it
-/// long enough. One that has no room for another link has not noticed yet that the last one is gone.
-fn leaves_a_card(reason: CloseReason) -> bool {
+fn leaves_a_card(reason: CloseReason, outbox: &PhoneOutbox) -> bool {
     match reason {
-        CloseReason::Timeout(_) => false,
+        // A stream loses nothing on its way: a phone that says nothing on it in time hangs, and programs have waited
+        // for it long enough. On the air the phone may be out of range.
+        CloseReason::Timeout(_) => matches!(outbox, PhoneOutbox::Radio(_)),
+        // It has no room for another link before it notices that the last one is gone.
         CloseReason::Busy => true,
         reason => reason.is_loss(),
     }

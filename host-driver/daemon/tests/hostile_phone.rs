@@ -31,6 +31,7 @@ fn scene() -> Scene {
     daemon.pair(&second, Some(1)).unwrap();
     daemon.wait_card(1, true);
     first.kill();
+    daemon.wait_card(0, false);
     let path = first.address().path().unwrap().to_owned();
     std::fs::remove_file(&path).unwrap();
     let impostor = UnixListener::bind(&path).unwrap();

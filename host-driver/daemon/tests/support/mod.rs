@@ -293,13 +293,23 @@ impl TestPhone {
         self.shared.hang.end();
     }
 
+    /// Its connections break, and it goes on listening.
+    pub fn cut(&self) {
+        for connection in self.shared.connections.lock().unwrap().drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// The phone's program is another one than before, behind an address that never stopped answering.
+    pub fn lose_memory(&self) {
+        *self.shared.card.lock().unwrap() = TestBox::test_card();
+    }
+
     /// The phone is gone, as after `kill -9`: sockets closed, no good-bye.
     pub fn kill(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         let _ = UnixStream::connect(&self.path);
-        for connection in self.shared.connections.lock().unwrap().drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
+        self.cut();
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
