@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pocketcard_ipc::control::{Client, ClientError};
+use pocketcard_ipc::control::{Client, ClientError, PairMethod};
 use pocketcard_ipc::driver::{DeviceName, Trust};
 
 use crate::daemon::Daemon;
@@ -186,7 +186,7 @@ impl Builder {
         }
         let paired = if self.paired { count } else { 0 };
         for (slot, phone) in (0..paired).zip(&mut environment.phones) {
-            pair(&mut environment.daemon.control()?, phone, slot)?;
+            pair(&mut environment.daemon.control()?, phone, slot, PairMethod::Qr)?;
         }
         // The cards come first: pcscd lets no client in before its first look at every reader, so whoever comes
         // first finds them there.
@@ -341,7 +341,16 @@ impl Environment {
     /// Those of a pairing; [`DevError::NoSuch`].
     pub fn pair_again(&mut self, index: usize, slot: u32) -> Result<(), DevError> {
         let mut control = self.daemon.control()?;
-        pair(&mut control, self.phone(index)?, slot)
+        pair(&mut control, self.phone(index)?, slot, PairMethod::Qr)
+    }
+
+    /// Pairs phone `index` into `slot` without its camera.
+    ///
+    /// # Errors
+    /// Those of a pairing; [`DevError::NoSuch`].
+    pub fn pair_by_digits(&mut self, index: usize, slot: u32) -> Result<(), DevError> {
+        let mut control = self.daemon.control()?;
+        pair(&mut control, self.phone(index)?, slot, PairMethod::Compare)
     }
 
     /// Pairs a phone of another environment into `slot`: a second computer for it.
@@ -349,7 +358,7 @@ impl Environment {
     /// # Errors
     /// Those of a pairing.
     pub fn pair_guest(&mut self, phone: &mut Phone, slot: u32) -> Result<(), DevError> {
-        pair(&mut self.daemon.control()?, phone, slot)
+        pair(&mut self.daemon.control()?, phone, slot, PairMethod::Qr)
     }
 
     /// A connection to the daemon's control socket.

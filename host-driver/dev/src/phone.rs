@@ -187,6 +187,11 @@ impl Phone {
         self.send(&json!({ "command": "scan", "qr": qr_text }))
     }
 
+    /// Lets the phone pair without its camera.
+    pub(crate) fn compare(&mut self) -> Result<(), DevError> {
+        self.send(&json!({ "command": "compare" }))
+    }
+
     /// The six digits that the phone shows.
     pub(crate) fn digits(&mut self, limit: Duration) -> Result<String, DevError> {
         let event = self.wait_event("showing the six digits", limit, |event| is(event, "digits"))?;

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use pocketcard_dev::{AIR_CARD_LIMIT, Builder, Card, Environment};
+use pocketcard_dev::{AIR_CARD_LIMIT, Builder, Card, DevError, Environment, Phone};
+use serde_json::{Value, json};
 
 use crate::guest::{
-    Failure, P256, RSA, commands, logs, radio, say, sign, start_bluetoothd, step, stop_bluetoothd, wait_radio,
+    Failure, P256, RSA, commands, logs, radio, say, sign, start_bluetoothd, step, stop_bluetoothd, text, wait_radio,
 };
 use crate::{others, ssh};
 
 /// How long a card may stay in the reader when its phone has gone: the supervision time-out, and the grace.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a card may stay when one side forgot the other: no grace, but a slow machine.
+const FORGET_LIMIT: Duration = Duration::from_secs(10);
 /// How long a phone may take to see that bluetoothd has gone or come.
 const RADIO_LIMIT: Duration = Duration::from_secs(60);
 
@@ -36,9 +39,10 @@ impl Story {
 }
 
 /// All of them, in the order in which they are told.
-pub(crate) const STORIES: [Story; 7] = [
+pub(crate) const STORIES: [Story; 8] = [
     Story { channels: Some(1), ..Story::new("login", login) },
     Story { channels: Some(3), ..Story::new("login-eatt", login) },
+    Story::new("forget", forget),
     Story::new("return", comes_back),
     Story { adapters: 3, ..Story::new("next-host", next_host) },
     Story { adapters: 3, ..Story::new("two-hosts", two_hosts) },
@@ -78,6 +82,43 @@ fn login() -> Result<(), Failure> {
     asks("pkcs11-tool --login --sign", &|| sign(&environment, &RSA))?;
     asks("ssh logs in", &|| ssh::login(&environment))?;
     asks("pkcs11-tool --login --sign again", &|| sign(&environment, &RSA))
+}
+
+/// Pairing without a camera; forgetting on either side takes effect at once.
+fn forget() -> Result<(), Failure> {
+    let mut environment = environment("host").over_the_air("hci0", &["hci1"]).unpaired().start()?;
+    let pairs = |environment: &mut Environment| {
+        step("a phone pairs by the digits alone, its card is in pcscd", || {
+            environment.pair_by_digits(0, 0)?;
+            Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
+        })
+    };
+    pairs(&mut environment)?;
+    signs(&environment, "after pairing")?;
+    step("the computer forgets the phone, the card leaves", || {
+        let mut control = environment.daemon_control()?;
+        let phone = control.phones().map_err(DevError::from)?.first().map(|phone| phone.id.clone()).unwrap_or_default();
+        control.forget(&phone).map_err(DevError::from)?;
+        Ok(environment.wait_card(0, false, FORGET_LIMIT)?)
+    })?;
+    step("the phone forgets the computer", || forget_hosts(environment.phone(0)?).map(|_| ()))?;
+    pairs(&mut environment)?;
+    signs(&environment, "after pairing again")?;
+    step("the phone forgets the computer, the card leaves", || match forget_hosts(environment.phone(0)?)? {
+        1 => Ok(environment.wait_card(0, false, FORGET_LIMIT)?),
+        other => Err(Failure::Wrong(format!("the phone knew {other} computers"))),
+    })
+}
+
+/// Makes the phone forget every computer, and says how many there were.
+fn forget_hosts(phone: &mut Phone) -> Result<usize, Failure> {
+    phone.send(&json!({ "command": "hosts" }))?;
+    let event = phone.wait_event("its hosts", RADIO_LIMIT, |event| text(event, "event") == "hosts")?;
+    let hosts = event.get("hosts").and_then(Value::as_array).cloned().unwrap_or_default();
+    for host in &hosts {
+        phone.send(&json!({ "command": "forget", "id": text(host, "id") }))?;
+    }
+    Ok(hosts.len())
 }
 
 /// A phone that is killed, walks away, loses bluetoothd, and comes back each time.
