@@ -26,4 +26,4 @@ pub use people::{Decision, PairingResult};
 pub use phone::{PhoneSetup, SimulatedPhone};
 pub use random::{Random, for_seeds, repeats};
 pub use traffic::Traffic;
-pub use world::{Cut, HostNumber, Interceptor, Passing, PhoneNumber, SlotNumber, World};
+pub use world::{Cut, Forger, HostNumber, Interceptor, Passing, PhoneNumber, SlotNumber, World};

@@ -55,6 +55,9 @@ pub struct Passing<'a> {
 /// Whoever owns the air: gives for each value what arrives in its place, and how much later.
 pub type Interceptor = Box<dyn FnMut(&Passing<'_>, &mut Random) -> Vec<(Duration, Vec<u8>)>>;
 
+/// Whoever owns the air, where the host reads `Info`.
+pub type Forger = Box<dyn FnMut(&mut Vec<u8>)>;
+
 /// How a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -121,6 +124,7 @@ pub struct World {
     returns_to_range: Vec<(Timestamp, SlotNumber)>,
     cut: Option<PlannedCut>,
     interceptor: Option<Interceptor>,
+    forger: Option<Forger>,
     count: u64,
 }
 
@@ -142,6 +146,7 @@ impl World {
             returns_to_range: Vec::new(),
             cut: None,
             interceptor: None,
+            forger: None,
             count: 0,
         }
     }
@@ -301,6 +306,11 @@ impl World {
         self.interceptor = interceptor;
     }
 
+    /// Changes what the host reads as `Info` from now on.
+    pub fn forge_info(&mut self, forger: Option<Forger>) {
+        self.forger = forger;
+    }
+
     /// Plays a value to one side of a slot, as if the other had sent it.
     pub fn inject(&mut self, slot: SlotNumber, to: Side, value: &[u8]) {
         let line =
@@ -318,6 +328,11 @@ impl World {
             self.cut_if_due();
             self.settle();
         }
+    }
+
+    /// Gives up a planned cut.
+    pub fn do_not_cut(&mut self) {
+        self.cut = None;
     }
 
     /// Whether a planned cut has not been made.
@@ -534,7 +549,10 @@ impl World {
                 self.count_for_cut(slot);
             }
             Cargo::Att(Att::Request(request)) => {
-                let info = self.phone(phone).info(connection);
+                let mut info = self.phone(phone).info(connection);
+                if let Some(forger) = &mut self.forger {
+                    forger(&mut info);
+                }
                 let value = match request {
                     Request::ReadInfo { offset } => {
                         let room = self.parameters.mtu.saturating_sub(Att::READ_HEADER);
@@ -622,10 +640,7 @@ impl World {
     fn establish(&mut self, slot: SlotNumber) {
         let (now, parameters) = (self.now, self.parameters.clone());
         let place = self.place_mut(slot);
-        if place.slot.up.is_some() {
-            return;
-        }
-        if !place.in_range {
+        if place.slot.up.is_some() || !place.in_range {
             place.slot.returns_at = Some(now + LOOKS_EVERY);
             return;
         }
