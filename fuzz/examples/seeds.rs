@@ -71,7 +71,13 @@ fn envelope() {
                 resumed: true,
                 last_request_id: 4,
                 card_state: Some(CardState { present: true, atr: vec![0x3B], card_name: "a".into(), serial: 1 }),
-                security_state: Some(SecurityState { version: 2, pin_verified: true, pin_tries_left: 3, epoch: 1, snapshot_digest: vec![1; 32] }),
+                security_state: Some(SecurityState {
+                    version: 2,
+                    pin_verified: true,
+                    pin_tries_left: 3,
+                    epoch: 1,
+                    snapshot_digest: vec![1; 32],
+                }),
                 software: "phone".into(),
             }
             .into(),
@@ -248,7 +254,11 @@ fn front() {
     write("front", "lost_while_waiting", &[start, &verify, &[DOWN], start, &select, &[ANSWER, 0, 9, 0]].concat());
     let resumed: &[u8] = &[UP, OPENED, 1, 1, 1, 3];
     write("front", "resumed", &[start, &verify, &[DOWN], resumed, &[ANSWER, 0, 0, 0], &select].concat());
-    write("front", "reset_in_the_gap", &[start, &verify, &[DOWN], reset, &select, resumed, &[ANSWER, 0, 9, 0]].concat());
+    write(
+        "front",
+        "reset_in_the_gap",
+        &[start, &verify, &[DOWN], reset, &select, resumed, &[ANSWER, 0, 9, 0]].concat(),
+    );
     write("front", "back_too_late", &[start, &verify, &[DOWN, UP, 10, 6, OPENED, 1, 1, 1, 3]].concat());
     write("front", "closed_while_waiting", &[start, &verify, &[12], start, &select, &[ANSWER, 0, 9, 0]].concat());
     write("front", "timeout", &[start, &verify, &[10, 60], &select].concat());
@@ -260,6 +270,20 @@ fn front() {
     write("front", "two_commands", &[start, &select, &select, &[ANSWER, 0, 9, 0, 3]].concat());
     write("front", "other_card", &[start, &[8, 0, 0, 9, POWER, 0, 0, 8, 0, 4, 0], &select].concat());
     write("front", "unasked_answer", &[start, &[8, 3, 1, 5, 0]].concat());
+    // The phone says which snapshot is its own (0 or 1), shows it page by page, and then another.
+    const PAGE: u8 = 13;
+    const OFFER: u8 = 14;
+    let says = |snapshot: u8| vec![UP, OPENED, 1, 32, 0, 3, snapshot << 1, 3, POWER, 0, 0];
+    let get_data = command(&[0, 0xCB, 0x3F, 0xFF, 5, 0x5C, 3, 0x5F, 0xC1, 2, 0]);
+    let printed = command(&[0, 0xCB, 0x3F, 0xFF, 5, 0x5C, 3, 0x5F, 0xC1, 9, 0]);
+    let status = command(&[0, 0x20, 0, 0x80]);
+    let load: &[u8] = &[PAGE, 9, PAGE, 9];
+    write("front", "snapshot", &[&says(0)[..], load, &select, &get_data, &printed, &status].concat());
+    write("front", "long_snapshot", &[&says(1)[..], load, &get_data, &get_response, &get_data, &get_response].concat());
+    write("front", "snapshot_changes", &[&says(0)[..], load, &get_data, &[8, 1, 2, 3], &get_data, load].concat());
+    write("front", "snapshot_offered", &[&[OFFER, 0][..], &says(0), &get_data, &[OFFER, 9], &get_data].concat());
+    write("front", "pin_pushed", &[&says(0)[..], load, &[8, 1, 16, 3], &status, reset, &status].concat());
+    write("front", "wrong_page", &[&says(0)[..], &[PAGE, 2, 3, 1, 2, 3], &get_data, &[ANSWER, 0, 9, 0]].concat());
 }
 
 fn card() {
