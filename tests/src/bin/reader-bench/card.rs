@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::clock::monotonic_us;
 use crate::conversation;
-use crate::fixture::{LARGE, LARGE_ANSWER, SMALL};
+use crate::fixture::{KNOWN, KNOWN_ANSWER, LARGE, LARGE_ANSWER};
 use crate::run::Failure;
 
 /// T=0 and T=1, as much as a PC/SC client asks for.
@@ -71,9 +71,11 @@ pub(crate) fn serve(port: u16) -> Result<(), Failure> {
 /// Spec: vsmartcard's vpcd.h: length in two bytes, then a control byte or a command.
 fn answer_commands(mut stream: TcpStream) -> Result<(), Failure> {
     let small = frame(&[0x6D, 0x00]);
-    let mut large = vec![0xA5; LARGE_ANSWER];
-    large.splice(LARGE_ANSWER - 2.., [0x90, 0x00]);
-    let large = frame(&large);
+    let [large, known] = [LARGE_ANSWER, KNOWN_ANSWER].map(|length| {
+        let mut answer = vec![0xA5; length];
+        answer.splice(length - 2.., [0x90, 0x00]);
+        frame(&answer)
+    });
     let atr = frame(&ATR);
     let mut buffer = vec![0; 65_538];
     let mut filled = 0;
@@ -93,8 +95,8 @@ fn answer_commands(mut stream: TcpStream) -> Result<(), Failure> {
                 Some([4]) => stream.write_all(&atr)?,
                 // Power off, power on, reset: no answer.
                 Some([_]) => {}
-                Some(command) if command == SMALL => stream.write_all(&small)?,
                 Some(command) if command == LARGE => stream.write_all(&large)?,
+                Some(command) if command == KNOWN => stream.write_all(&known)?,
                 _ => stream.write_all(&small)?,
             }
             buffer.copy_within(2 + length..filled, 0);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::clock::monotonic_us;
 use crate::conversation;
-use crate::fixture::{self, LARGE, LARGE_ANSWER, SMALL};
+use crate::fixture::{self, KNOWN, KNOWN_ANSWER, LARGE, LARGE_ANSWER, SMALL};
 use crate::run::Failure;
 use crate::samples::Samples;
 
@@ -41,6 +41,7 @@ pub(crate) enum Request {
 pub(crate) struct Exchanged {
     pub(crate) small: Samples,
     pub(crate) large: Samples,
+    pub(crate) known: Samples,
 }
 
 /// A change that PC/SC reported.
@@ -107,9 +108,11 @@ fn exchange(
         for turn in 0..cards.len() {
             let index = (round + turn) % cards.len();
             let (Some(card), Some(exchanged)) = (cards.get(index), exchanged.get_mut(index)) else { continue };
-            for (command, length, samples) in
-                [(SMALL.as_slice(), 2, &mut exchanged.small), (LARGE.as_slice(), LARGE_ANSWER, &mut exchanged.large)]
-            {
+            for (command, length, samples) in [
+                (SMALL.as_slice(), 2, &mut exchanged.small),
+                (LARGE.as_slice(), LARGE_ANSWER, &mut exchanged.large),
+                (KNOWN.as_slice(), KNOWN_ANSWER, &mut exchanged.known),
+            ] {
                 for _ in 0..block {
                     let started = Instant::now();
                     let answered = card.transmit(command, &mut buffer)?.len();

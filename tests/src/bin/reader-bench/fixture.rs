@@ -12,6 +12,11 @@ pub(crate) const LARGE: [u8; 14] = [0x00, 0xCB, 0x3F, 0xFF, 0x00, 0x00, 0x05, 0x
 /// Length of the answer to [`LARGE`] with its status word.
 pub(crate) const LARGE_ANSWER: usize = 4098;
 
+/// GET DATA of the discovery object, which the host knows and answers itself: 9 bytes, 20 back.
+pub(crate) const KNOWN: [u8; 9] = [0x00, 0xCB, 0x3F, 0xFF, 0x03, 0x5C, 0x01, 0x7E, 0x00];
+/// Length of the answer to [`KNOWN`] with its status word.
+pub(crate) const KNOWN_ANSWER: usize = 22;
+
 const SELECT: [u8; 11] = [0x00, 0xA4, 0x04, 0x00, 0x05, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00];
 const VERIFY: [u8; 13] = [0x00, 0x20, 0x00, 0x80, 0x08, b'1', b'2', b'3', b'4', b'5', b'6', 0xFF, 0xFF];
 /// The test card's management key.

@@ -9,11 +9,15 @@ use crate::client::Exchanged;
 use crate::run::{Failure, both, none};
 use crate::samples::{Samples, Summary};
 
+/// As fast as vsmartcard's newest vpcd, whose p50 was 0.77 of that of Debian's with QUICKACK where both were measured.
+const KNOWN_GOAL: f64 = 0.77;
+
 /// What one set-up measured. Pairs are the peer's and ours.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pass {
     pub(crate) small: Vec<Samples>,
     pub(crate) large: Vec<Samples>,
+    pub(crate) known: Vec<Samples>,
     pub(crate) reset: Vec<Samples>,
     pub(crate) idle: Vec<Samples>,
     pub(crate) peer_inserted: Samples,
@@ -30,6 +34,7 @@ impl Pass {
         Ok(Self {
             small: vec![peer.small, ours.small],
             large: vec![peer.large, ours.large],
+            known: vec![peer.known, ours.known],
             reset: none(),
             idle: none(),
             ..Self::default()
@@ -74,10 +79,12 @@ impl Report {
         let mut rows = vec![
             row("10 B -> 2 B", &free.small, Goal::Ratio(1.30)),
             row("14 B -> 4098 B", &free.large, Goal::Ratio(1.45)),
+            row("9 B -> 22 B, known to the host", &free.known, Goal::Ratio(KNOWN_GOAL)),
         ];
         if let Some(one) = &self.one_cpu {
             rows.push(row("10 B -> 2 B, one CPU", &one.small, Goal::Ratio(1.30)));
             rows.push(row("14 B -> 4098 B, one CPU", &one.large, Goal::Ratio(1.45)));
+            rows.push(row("9 B -> 22 B, known to the host, one CPU", &one.known, Goal::Ratio(KNOWN_GOAL)));
         }
         rows.extend([
             row(
