@@ -260,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn bluetooth_is_on_but_not_in_a_test_environment() {
+        for (text, on) in [
+            ("", true),
+            ("dev = true", false),
+            ("dev = true\n[bluetooth]\nenabled = true", true),
+            ("[bluetooth]\nenabled = false", false),
+            ("[bluetooth]\nadapter = 'hci1'", true),
+        ] {
+            assert_eq!(parse(text).unwrap().uses_bluetooth(), on && cfg!(feature = "ble"), "{text}");
+        }
+        assert!(parse("[bluetooth]\nadaptor = 'hci1'").unwrap_err().contains("unknown field `adaptor`"));
+    }
+
+    #[test]
     fn addresses_are_allowed_if_listed_or_if_pairing_may_name_them() {
         let listed: Address = "unix:/listed".parse().unwrap();
         let other: Address = "unix:/other".parse().unwrap();

@@ -9,6 +9,7 @@ use pocketcard_ipc::control::{BluetoothState, BluetoothStatus, DriverState, Find
 
 use crate::hub::Hub;
 use crate::listener::{CONTROL_GROUP, PCSCD_USER};
+use crate::radio::settings;
 
 /// Every check, good ones included.
 pub(crate) fn findings(hub: &Hub) -> Vec<Finding> {
@@ -29,8 +30,24 @@ pub(crate) fn findings(hub: &Hub) -> Vec<Finding> {
         Some(air) => bluetooth(&air.status()),
         None => finding("bluetooth", Level::Note, "Bluetooth is off in the daemon's configuration".into(), None),
     });
+    if hub.air.is_some() {
+        findings.extend(bluetooth_settings());
+    }
     findings.extend(phones(hub));
     findings
+}
+
+/// BlueZ's own configuration. Whether to change it is the administrator's decision: it holds for all of Bluetooth.
+fn bluetooth_settings() -> Option<Finding> {
+    let text = fs::read_to_string(settings::PATH).ok()?;
+    Some(match settings::advice(&text) {
+        None => finding("bluetooth-settings", Level::Good, "connections are made quick and lasting".into(), None),
+        Some(lines) => {
+            let message = "BlueZ makes connections slow, and gives them up after a moment of silence".into();
+            let advice = format!("under [LE] in {}: {lines}; then restart bluetooth", settings::PATH);
+            finding("bluetooth-settings", Level::Note, message, Some(&advice))
+        }
+    })
 }
 
 /// The radio, and what to do about it.

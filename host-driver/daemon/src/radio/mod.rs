@@ -6,6 +6,7 @@
 //! | `search` | looks for phones and connects to them |
 //! | `connection` | one phone's connection, from the first read to the last fragment |
 //! | `outbox` | the sending end of a link that is carried by the radio |
+//! | [`settings`] | what BlueZ's own configuration should say |
 //! | `backoff` | pauses between attempts |
 //! | `bluez`, `bus` | the radio of this computer, by btleplug |
 //!
@@ -18,6 +19,7 @@ mod backoff;
 mod connection;
 mod outbox;
 mod search;
+pub(crate) mod settings;
 
 #[cfg(feature = "ble")]
 mod bluez;
