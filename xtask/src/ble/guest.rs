@@ -46,6 +46,8 @@ pub(super) struct Job {
     pub(super) controllers: Controllers,
     /// Programs that the guest gets in its PATH: copies, so that a build meanwhile does not change them.
     pub(super) programs: Vec<PathBuf>,
+    /// The root of another Debian instead of this machine's.
+    pub(super) root: Option<PathBuf>,
     pub(super) limit: Duration,
     /// Whether what the story writes is shown while it runs.
     pub(super) shown: bool,
@@ -137,17 +139,26 @@ impl Job {
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-smp", "2", "-m", MEMORY]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
         qemu.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
-        qemu.arg("-append").arg(format!(
+        let mut kernel = format!(
             "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on quiet loglevel=4 \
              ble.root={}",
             root().display()
-        ));
+        );
+        if let (Some(_), Ok(target)) = (&self.root, absolute(&target())) {
+            kernel.push_str(&format!(" ble.host={}", target.display()));
+        }
+        qemu.arg("-append").arg(kernel);
         qemu.args(["-device", "virtio-rng-pci"]);
         let folder = |id: &str, path: &Path, options: &str| {
             format!("local,id={id},path={},security_model=none,multidevs=remap{options}", path.display())
         };
-        qemu.args(["-fsdev", &folder("root", Path::new("/"), ",readonly=on")]);
+        let host = Path::new("/");
+        qemu.args(["-fsdev", &folder("root", self.root.as_deref().unwrap_or(host), ",readonly=on")]);
         qemu.args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]);
+        if self.root.is_some() {
+            qemu.args(["-fsdev", &folder("host", host, ",readonly=on")]);
+            qemu.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]);
+        }
         qemu.args(["-fsdev", &folder("share", share, "")]);
         qemu.args(["-device", "virtio-9p-pci,fsdev=share,mount_tag=share"]);
         if self.controllers != Controllers::Btvirt {

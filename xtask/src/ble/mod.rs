@@ -3,6 +3,7 @@
 //!
 //! What runs in the guest is a *story*: one of tests/src/bin/ble-story, or any command with `--run`.
 
+mod debian;
 mod guest;
 mod image;
 mod radio;
@@ -53,15 +54,17 @@ const STORY_PACKAGES: [&str; 12] = [
 const STORY_PROGRAMS: [&str; 5] = ["pocketcardd", "pocketcard", "virtual-phone", "libifd_pocketcard.so", "ble-story"];
 /// What is built for a command.
 const BRIDGE: [&str; 4] = ["--package", "pocketcard-tests", "--bin", "ble-bridge"];
+/// What CI has minutes for.
+const CI_STORIES: [&str; 4] = ["login", "return", "two-hosts", "other-phone"];
 /// Boots of a story: the second only if the first was lost before the story could fail.
 const BOOTS: u32 = 2;
 
 /// Which stories, and how.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this story, instead of all.
+    /// Only this story, instead of all; may be given several times.
     #[arg(long, value_name = "NAME", conflicts_with = "run")]
-    story: Option<String>,
+    story: Vec<String>,
     /// A shell command to run in the guest instead of a story.
     #[arg(long, value_name = "COMMAND")]
     run: Option<String>,
@@ -80,6 +83,9 @@ pub(crate) struct Arguments {
     /// How long the command of `--run` may take.
     #[arg(long, value_name = "SECONDS", default_value_t = guest::STORY_LIMIT.as_secs())]
     limit: u64,
+    /// Run with the programs of this release of Debian instead of this machine's, such as trixie for BlueZ 5.82.
+    #[arg(long, value_name = "RELEASE")]
+    debian: Option<String>,
     /// Put a phone and a computer on bumble on the air of `--run`: tests/ble/phone.py and host.py.
     #[arg(long, requires = "run")]
     peers: bool,
@@ -92,6 +98,26 @@ pub(crate) struct Arguments {
     /// Name of the log and of the guest's folder, for several guests at once.
     #[arg(long, value_name = "NAME", default_value = "run", requires = "run")]
     name: String,
+}
+
+impl Arguments {
+    /// What CI runs: each kind of story once.
+    pub(crate) fn quick() -> Self {
+        Self {
+            story: CI_STORIES.map(str::to_owned).to_vec(),
+            run: None,
+            times: 1,
+            channels: None,
+            adapters: 2,
+            controllers: Kind::Bumble,
+            limit: guest::STORY_LIMIT.as_secs(),
+            name: String::new(),
+            debian: None,
+            peers: false,
+            trace: false,
+            verbose: false,
+        }
+    }
 }
 
 /// Boots a guest for each story.
@@ -111,6 +137,7 @@ struct Ready {
     image: Image,
     controllers: Controllers,
     programs: Vec<PathBuf>,
+    root: Option<PathBuf>,
 }
 
 /// Installs and builds what is missing. None, and a skipped step, where that is impossible.
@@ -123,7 +150,8 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
         let install = || {
             let needs: &[&str] = if arguments.run.is_none() { &STORY_NEEDS } else { &[] };
             install::apt(&[PACKAGES.as_slice(), needs].concat())?;
-            Ok((image::prepare()?, Controllers::prepare(arguments.controllers)?))
+            let root = arguments.debian.as_deref().map(debian::root).transpose()?;
+            Ok((image::prepare()?, Controllers::prepare(arguments.controllers)?, root))
         };
         match install() {
             Ok(made) => installed = Some(made),
@@ -132,7 +160,7 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
         }
         Ok(Outcome::Done)
     })?;
-    let Some((image, controllers)) = installed else { return Ok(None) };
+    let Some((image, controllers, root)) = installed else { return Ok(None) };
     let mut programs = Vec::new();
     if arguments.run.is_none() {
         steps.step("Build what the stories are about", || build(&STORY_PACKAGES).map(|()| Outcome::Done))?;
@@ -143,7 +171,7 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
     if controllers != Controllers::Btvirt {
         programs.push(built("ble-bridge"));
     }
-    Ok(Some(Ready { image, controllers, programs }))
+    Ok(Some(Ready { image, controllers, programs, root }))
 }
 
 fn build(what: &[&str]) -> Result<(), Problem> {
@@ -162,6 +190,7 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         adapters: arguments.adapters,
         controllers: ready.controllers.clone(),
         programs: ready.programs.clone(),
+        root: ready.root.clone(),
         limit: Duration::from_secs(arguments.limit),
         shown: true,
         trace: arguments.trace,
@@ -177,20 +206,23 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
     let mut jobs = Vec::new();
     for story in stories {
         let Story { name, adapters, channels, peers, limit } = story?;
-        if arguments.story.as_ref().is_some_and(|wanted| *wanted != name) {
+        if !arguments.story.is_empty() && !arguments.story.contains(&name) {
             continue;
         }
         // Debian's sshd may lie where PATH does not reach.
-        let sshd = install::sshd().map(|path| path.display().to_string()).unwrap_or_default();
+        let sshd = match &job.root {
+            Some(_) => debian::SSHD.to_owned(),
+            None => install::sshd().map(|path| path.display().to_string()).unwrap_or_default(),
+        };
         let script = format!("export BLE_SSHD='{sshd}' POCKETCARD_BIN_DIR=\"$BLE_BIN\"\nexec ble-story {name}\n");
         let channels = arguments.channels.or(channels);
         let controllers = if peers { ready.controllers.with_peers()? } else { ready.controllers.clone() };
         let shown = arguments.verbose;
         jobs.push(Job { name, script, channels, adapters, controllers, limit, shown, ..job.clone() });
     }
-    match (&arguments.story, jobs.is_empty()) {
-        (Some(story), true) => Err(Problem::Wrong(format!("no story is called {story}; there are:\n{list}"))),
-        _ => Ok(jobs),
+    match arguments.story.iter().find(|story| !jobs.iter().any(|job| job.name == **story)) {
+        Some(unknown) => Err(Problem::Wrong(format!("no story is called {unknown}; there are:\n{list}"))),
+        None => Ok(jobs),
     }
 }
 
