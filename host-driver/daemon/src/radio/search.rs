@@ -1,6 +1,6 @@
 //! Looks for phones and connects to them, for as long as the daemon runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -97,18 +97,10 @@ enum Target {
     Search(u64),
 }
 
-/// What is known of a target.
-struct Attempt {
+/// A device that got nowhere, and when it may be tried again.
+struct Refused {
     backoff: Backoff,
     not_before: Instant,
-    /// A task is at it.
-    busy: bool,
-}
-
-impl Attempt {
-    fn new() -> Self {
-        Self { backoff: Backoff::new(CONNECT_FIRST, CONNECT_LONGEST), not_before: Instant::now(), busy: false }
-    }
 }
 
 /// How a connection to a target ended.
@@ -124,14 +116,18 @@ struct Round<'a, C: Central> {
     hub: &'a Weak<Hub>,
     air: &'a Arc<Air>,
     central: C,
-    attempts: HashMap<Target, Attempt>,
-    /// Devices that a search has tried, and when.
-    tried: HashMap<(u64, C::Address), Instant>,
-    reports: mpsc::UnboundedReceiver<(Target, Ended)>,
-    reporter: mpsc::UnboundedSender<(Target, Ended)>,
+    /// Targets that a task is at.
+    busy: HashSet<Target>,
+    /// Per device, so that one which repeats a phone's identifier does not keep the phone itself waiting.
+    refused: HashMap<(Target, C::Address), Refused>,
+    reports: mpsc::UnboundedReceiver<Reported<C::Address>>,
+    reporter: mpsc::UnboundedSender<Reported<C::Address>>,
     /// Adapters make one connection at a time.
     turn: Arc<Mutex<()>>,
 }
+
+/// Which connection ended, and how.
+type Reported<A> = (Target, A, Ended);
 
 /// Listening goes on and off.
 enum Listening {
@@ -143,8 +139,8 @@ enum Listening {
 impl<'a, C: Central> Round<'a, C> {
     fn new(hub: &'a Weak<Hub>, air: &'a Arc<Air>, central: C) -> Self {
         let (reporter, reports) = mpsc::unbounded_channel();
-        let (attempts, tried) = (HashMap::new(), HashMap::new());
-        Self { hub, air, central, attempts, tried, reports, reporter, turn: Arc::default() }
+        let (busy, refused) = (HashSet::new(), HashMap::new());
+        Self { hub, air, central, busy, refused, reports, reporter, turn: Arc::default() }
     }
 
     /// Listens while there is somebody to look for. Gives why that came to an end; nothing if the daemon is gone.
@@ -182,9 +178,8 @@ impl<'a, C: Central> Round<'a, C> {
                 Listening::Off => None,
                 Listening::On { until } | Listening::Resting { until } => Some(*until),
             };
-            let due = [switch, self.next_attempt()].into_iter().flatten().min();
             let timer = async {
-                match due {
+                match switch {
                     Some(due) => tokio::time::sleep_until(due).await,
                     None => std::future::pending().await,
                 }
@@ -195,7 +190,7 @@ impl<'a, C: Central> Round<'a, C> {
                     Err(error) => return Some(error),
                 },
                 () = self.air.stirred() => rest.reset(),
-                Some((target, ended)) = self.reports.recv() => self.ended(target, &ended),
+                Some((target, address, ended)) = self.reports.recv() => self.ended(target, address, &ended),
                 () = timer => {}
             }
         }
@@ -208,42 +203,37 @@ impl<'a, C: Central> Round<'a, C> {
 
     /// Whoever is to be found now, by what is advertised.
     fn wanted(&mut self, phones: &[RadioPhone]) -> HashMap<Identifier, Target> {
-        let now = Instant::now();
         let searches = self.air.searches();
-        self.attempts.retain(|target, attempt| {
-            attempt.busy
-                || match target {
-                    Target::Phone(peer) => phones.iter().any(|phone| phone.keys.peer == *peer),
-                    Target::Search(number) => searches.iter().any(|(search, ..)| search == number),
-                }
+        let now = Instant::now();
+        self.refused.retain(|(target, _), refused| {
+            let exists = match target {
+                Target::Phone(peer) => phones.iter().any(|phone| phone.keys.peer == *peer),
+                Target::Search(number) => searches.iter().any(|(search, ..)| search == number),
+            };
+            // Devices change their addresses: one that has not come back for long never will.
+            exists && now < refused.not_before + CONNECT_LONGEST
         });
-        self.tried.retain(|(number, _), _| searches.iter().any(|(search, ..)| search == number));
-        let attempts = &self.attempts;
-        let free =
-            |target: &Target| attempts.get(target).is_none_or(|attempt| !attempt.busy && attempt.not_before <= now);
         let mut wanted = HashMap::new();
         let epochs = Epoch::at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()).neighbours();
         for phone in phones {
             let target = Target::Phone(phone.keys.peer);
-            if free(&target) {
+            if !self.busy.contains(&target) {
                 wanted.extend(epochs.map(|epoch| (Identifier::of_pair(&phone.keys, epoch), target)));
             }
         }
         let searched = searches.iter().map(|(number, identifier, _)| (*identifier, Target::Search(*number)));
-        wanted.extend(searched.filter(|(_, target)| free(target)));
+        wanted.extend(searched.filter(|(_, target)| !self.busy.contains(target)));
         wanted
-    }
-
-    /// When the next target may be tried that may not be now.
-    fn next_attempt(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let waiting = self.attempts.values().filter(|attempt| !attempt.busy && attempt.not_before > now);
-        waiting.map(|attempt| attempt.not_before).min()
     }
 
     fn heard(&mut self, sighting: &Sighting<C::Address>, wanted: &HashMap<Identifier, Target>, phones: &[RadioPhone]) {
         for identifier in &sighting.identifiers {
-            match wanted.get(identifier) {
+            let target = wanted.get(identifier);
+            let waits = target.and_then(|target| self.refused.get(&(*target, sighting.address.clone())));
+            if waits.is_some_and(|refused| Instant::now() < refused.not_before) {
+                continue;
+            }
+            match target {
                 Some(Target::Phone(peer)) => {
                     self.air.saw(*peer);
                     let Some(phone) = phones.iter().find(|phone| phone.keys.peer == *peer) else { continue };
@@ -259,14 +249,14 @@ impl<'a, C: Central> Round<'a, C> {
     fn connect(&mut self, phone: &RadioPhone, address: C::Address) {
         let target = Target::Phone(phone.keys.peer);
         let Some(place) = self.air.place() else { return };
-        self.attempts.entry(target).or_insert_with(Attempt::new).busy = true;
+        self.busy.insert(target);
         let (hub, central, turn) = (Weak::clone(self.hub), self.central.clone(), Arc::clone(&self.turn));
         let (slot, keys, reporter) = (Arc::clone(&phone.slot), Arc::clone(&phone.keys), self.reporter.clone());
         tracing::debug!(slot = slot.number, "the phone is there");
         tokio::spawn(async move {
             let _place = place;
             // However the task ends, a panic of a library included, the search is told.
-            let mut report = Report { reporter, target, ended: Ended::Refused };
+            let mut report = Report { reporter, target, address: address.clone(), ended: Ended::Refused };
             let connection = {
                 let _turn = turn.lock().await;
                 Connection::make(&central, &address).await
@@ -287,19 +277,15 @@ impl<'a, C: Central> Round<'a, C> {
 
     /// Connects to a phone that may be the one that a pairing is for.
     fn offer(&mut self, number: u64, address: C::Address) {
-        let tried = (number, address.clone());
-        if self.tried.get(&tried).is_some_and(|when| when.elapsed() < PAIR_AGAIN) {
-            return;
-        }
         let Some((.., wires)) = self.air.searches().into_iter().find(|(search, ..)| *search == number) else { return };
         let Some(place) = self.air.place() else { return };
         let target = Target::Search(number);
-        self.attempts.entry(target).or_insert_with(Attempt::new).busy = true;
-        self.tried.insert(tried, Instant::now());
+        self.busy.insert(target);
         let (central, turn, reporter) = (self.central.clone(), Arc::clone(&self.turn), self.reporter.clone());
         tokio::spawn(async move {
             let _place = place;
-            let mut report = Report { reporter, target, ended: Ended::Refused };
+            // A pairing that goes on says so by dropping its search; every other device is a wrong one.
+            let _report = Report { reporter, target, address: address.clone(), ended: Ended::Refused };
             let connection = {
                 let _turn = turn.lock().await;
                 Connection::make(&central, &address).await
@@ -308,7 +294,6 @@ impl<'a, C: Central> Round<'a, C> {
                 Ok(connection) => {
                     let (wire, mut end, outgoing) = Wire::new(connection.mtu());
                     if wires.send(wire).await.is_ok() {
-                        report.ended = Ended::Open;
                         connection.carry(outgoing, &mut end).await;
                     }
                 }
@@ -317,28 +302,36 @@ impl<'a, C: Central> Round<'a, C> {
         });
     }
 
-    fn ended(&mut self, target: Target, ended: &Ended) {
-        let attempt = self.attempts.entry(target).or_insert_with(Attempt::new);
-        attempt.busy = false;
-        attempt.not_before = Instant::now();
+    fn ended(&mut self, target: Target, address: C::Address, ended: &Ended) {
+        self.busy.remove(&target);
         match ended {
-            Ended::Open => attempt.backoff.reset(),
-            Ended::Refused => attempt.not_before += attempt.backoff.pause(),
+            Ended::Open => drop(self.refused.remove(&(target, address))),
+            Ended::Refused => {
+                let fresh = || match target {
+                    Target::Phone(_) => Backoff::new(CONNECT_FIRST, CONNECT_LONGEST),
+                    Target::Search(_) => Backoff::new(PAIR_AGAIN, PAIR_AGAIN),
+                };
+                let now = Instant::now();
+                let refused = self.refused.entry((target, address));
+                let refused = refused.or_insert_with(|| Refused { backoff: fresh(), not_before: now });
+                refused.not_before = now + refused.backoff.pause();
+            }
         }
     }
 }
 
 /// Tells the search how a connection ended, when it is dropped.
-struct Report {
-    reporter: mpsc::UnboundedSender<(Target, Ended)>,
+struct Report<A: Clone> {
+    reporter: mpsc::UnboundedSender<Reported<A>>,
     target: Target,
+    address: A,
     ended: Ended,
 }
 
-impl Drop for Report {
+impl<A: Clone> Drop for Report<A> {
     fn drop(&mut self) {
         let ended = std::mem::replace(&mut self.ended, Ended::Refused);
-        let _ = self.reporter.send((self.target, ended));
+        let _ = self.reporter.send((self.target, self.address.clone(), ended));
     }
 }
 

@@ -326,6 +326,19 @@ async fn a_phone_that_does_not_let_us_in_is_tried_less_and_less() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_repeats_an_identifier_does_not_keep_the_phone_waiting() {
+    let world = world(185, false);
+    for address in 2..5 {
+        world.sim.put(address, Device { taken: 2, ..world.device.clone() });
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    world.sim.put(1, world.device.clone());
+    let begin = tokio::time::Instant::now();
+    world.connected().await;
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_phone_that_went_away_is_found_again() {
     let world = world(185, true);
     world.connected().await;
