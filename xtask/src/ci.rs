@@ -2,7 +2,7 @@
 
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{self, cargo, root, watch};
-use crate::{Problem, fuzz, install, models, test};
+use crate::{Problem, ble, fuzz, install, models, test};
 
 /// How long each fuzz target runs here; `cargo xtask soak` gives them ten minutes.
 const FUZZ_SECONDS: u64 = 10;
@@ -31,6 +31,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
     test::prepare(steps)?;
     lints(steps);
     let _ = test::suites(steps, &[]);
+    let _ = ble::run(steps, &ble::Arguments::quick());
     let _ = fuzz::run(steps, &fuzz::Arguments::all(FUZZ_SECONDS, fuzz::Resources::default()));
     let _ = models::run(steps, &models::Arguments::quick());
     steps.all_good()
