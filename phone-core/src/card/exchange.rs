@@ -94,8 +94,10 @@ impl Card {
         let id = match (resumable, earlier) {
             (Some(id), _) => {
                 self.leave_link(id);
-                // While it has no link, so that nothing is sent before `Opened`.
-                self.epoch(id, open.epoch);
+                // While it has no link, so that nothing is sent before `Opened`: the host hears of it there, the owner here.
+                if self.epoch(id, open.epoch) {
+                    self.announce_security();
+                }
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.resume(link, token, &resume_token);
                 }

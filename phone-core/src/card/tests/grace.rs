@@ -264,3 +264,17 @@ fn a_session_that_goes_on_with_a_higher_epoch_hears_of_nothing_before_it_is_open
     assert_eq!(card.out.cancelled.len(), 1, "the reset ended what ran");
     assert!(card.out.sent.is_empty(), "{:?}", card.out.sent);
 }
+
+#[test]
+fn the_owner_hears_of_a_pin_that_a_resumption_has_ended() {
+    let (mut card, mut host) = graceful();
+    host.transmit(&mut card, &bytes(VERIFY));
+    host.disconnect(&mut card);
+    card.out.events.clear();
+    host.epoch += 1;
+    let token = host.token.clone();
+    reconnect(&mut card, &mut host, 50, token);
+    assert!(host.resumed);
+    let ended = |event: &CardEvent| matches!(event, CardEvent::SecurityChanged { pin_verified: false, .. });
+    assert_eq!(card.out.events.iter().filter(|event| ended(event)).count(), 1);
+}
