@@ -34,6 +34,15 @@ pub(crate) struct Snapshots {
 pub(crate) struct SnapshotFile {
     all: Arc<Snapshots>,
     phone: String,
+    unwritten: Arc<Mutex<Unwritten>>,
+}
+
+/// What is to be written. Only the last one counts: a phone may change faster than a disk writes.
+#[derive(Debug, Default)]
+struct Unwritten {
+    snapshot: Option<Arc<Snapshot>>,
+    /// A thread is at work, and will look here again.
+    at_work: bool,
 }
 
 impl Snapshots {
@@ -61,7 +70,7 @@ impl Snapshots {
     pub(crate) fn of(self: &Arc<Self>, phone: &PublicKey) -> SnapshotFile {
         let phone = id(phone);
         locked(&self.phones).insert(phone.clone());
-        SnapshotFile { all: Arc::clone(self), phone }
+        SnapshotFile { all: Arc::clone(self), phone, unwritten: Arc::default() }
     }
 
     /// Deletes the file of a phone, which is not kept any more.
@@ -98,11 +107,31 @@ impl SnapshotFile {
 
     /// Keeps a snapshot, on another thread: nobody waits for the disk.
     pub(crate) fn keep(&self, snapshot: Arc<Snapshot>) {
+        let mut unwritten = locked(&self.unwritten);
+        unwritten.snapshot = Some(snapshot);
+        if std::mem::replace(&mut unwritten.at_work, true) {
+            return;
+        }
+        drop(unwritten);
         let file = self.clone();
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || file.save(&snapshot))),
-            Err(_) => file.save(&snapshot),
+            Ok(runtime) => drop(runtime.spawn_blocking(move || file.write_all())),
+            Err(_) => file.write_all(),
         }
+    }
+
+    fn write_all(&self) {
+        while let Some(snapshot) = self.next() {
+            self.save(&snapshot);
+        }
+    }
+
+    /// What is to be written now; without anything this thread's work is done.
+    fn next(&self) -> Option<Arc<Snapshot>> {
+        let mut unwritten = locked(&self.unwritten);
+        let snapshot = unwritten.snapshot.take();
+        unwritten.at_work = snapshot.is_some();
+        snapshot
     }
 
     fn save(&self, snapshot: &Snapshot) {
@@ -172,6 +201,21 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder.path().join(FOLDER)), 0o700);
         assert_eq!(mode(&file.all.path(&file.phone)), 0o600);
+    }
+
+    #[test]
+    fn only_the_last_of_many_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Snapshots::open(folder.path()).of(&phone(1));
+        file.unwritten.lock().unwrap().at_work = true;
+        for number in 0..100 {
+            file.keep(snapshot(&[number]));
+        }
+        assert!(file.load().is_none(), "the thread at work does it");
+        file.write_all();
+        assert_eq!(file.load(), Some(snapshot(&[99])));
+        file.keep(snapshot(&[1]));
+        assert_eq!(file.load(), Some(snapshot(&[1])), "and the next one has a thread again");
     }
 
     #[test]
