@@ -34,6 +34,7 @@ mod listener;
 mod pairing;
 mod pause;
 mod phone_link;
+#[cfg_attr(not(feature = "ble"), allow(dead_code, unused_imports, reason = "only its tests use it then"))]
 mod radio;
 mod random;
 mod slot;

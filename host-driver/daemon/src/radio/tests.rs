@@ -21,6 +21,8 @@ use crate::locked;
 use crate::store::Record;
 use crate::{Clock, SystemEntropy};
 
+type Heard = Result<Sighting<u8>, RadioError>;
+
 /// A radio with devices in range.
 #[derive(Clone, Default)]
 struct Sim(Arc<SimState>);
@@ -30,7 +32,7 @@ struct SimState {
     off: Mutex<bool>,
     switched: Notify,
     devices: Mutex<HashMap<u8, Device>>,
-    ears: Mutex<Option<mpsc::UnboundedSender<Result<Sighting<u8>, RadioError>>>>,
+    ears: Mutex<Option<mpsc::UnboundedSender<Heard>>>,
     connects: Mutex<Vec<tokio::time::Instant>>,
     breaks: Mutex<u32>,
 }
@@ -117,13 +119,13 @@ impl Central for Sim {
     }
 }
 
-struct SimEars(mpsc::UnboundedReceiver<Result<Sighting<u8>, RadioError>>);
+struct SimEars(mpsc::UnboundedReceiver<Heard>);
 
 impl Ears for SimEars {
     type Address = u8;
 
     async fn next(&mut self) -> Result<Sighting<u8>, RadioError> {
-        self.0.recv().await.unwrap_or_else(|| Err(RadioError::NoService))
+        self.0.recv().await.unwrap_or(Err(RadioError::NoService))
     }
 }
 
