@@ -261,9 +261,9 @@ fn repeat(job: &Job, image: &Image, times: u32, note: &mut Option<String>) -> Re
     lock.lock().context("locking the story")?;
     let mut lost = 0;
     let mut skipped = None;
-    for _ in 0..times {
+    for time in 1..=times {
         match attempt(|| job.boot(image), &mut lost)? {
-            Verdict::Passed => {}
+            Verdict::Passed => say(&format!("    passed, {time} of {times}")),
             Verdict::Skipped(reason) => skipped = Some(reason),
             Verdict::Lost(reason) => return Err(Problem::Wrong(format!("lost {BOOTS} times in a row: {reason}"))),
             Verdict::Failed(reason) => return Err(Problem::Wrong(reason)),
