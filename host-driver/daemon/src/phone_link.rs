@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pocketcard_ipc::Address;
 use pocketcard_protocol::link::HostConfig;
@@ -15,6 +15,10 @@ use crate::stream::{Reader, dial};
 
 /// After a phone that answered but did not let us in: asking again at once changes nothing, unless a card waits for it.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// A link that was up for so long is looked for again without a pause, since its phone may just have ended, which its
+/// address tells: the card then leaves at once. A phone that keeps hanging up earlier costs no more than the pauses allow.
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// Keeps the link to a phone. Runs until its task is aborted.
 ///
@@ -29,6 +33,7 @@ pub(crate) async fn keep(
     let mut pause = Pause::new();
     loop {
         pause.watch(address.path());
+        let dialled = Instant::now();
         let at_least = match dial(&address).await {
             Ok((mut reader, outbox)) => {
                 let number = slot.link_up(config.clone(), &keys, PhoneOutbox::Stream(outbox));
@@ -36,6 +41,9 @@ pub(crate) async fn keep(
                 slot.link_lost(number);
                 if was_open {
                     pause.reset();
+                    if dialled.elapsed() >= SETTLED {
+                        continue;
+                    }
                 }
                 if was_open || slot.waits() { Duration::ZERO } else { REFUSED_PAUSE }
             }
