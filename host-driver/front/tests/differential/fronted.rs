@@ -8,7 +8,7 @@ use pocketcard_phone::card::{CardEvent, HostId, Input, LinkId};
 use pocketcard_protocol::messages::{Body, Envelope};
 
 use crate::card::{self, Seen};
-use crate::steps::Change;
+use crate::steps::{Change, Gap};
 
 /// The number of the first link of [`Fronted`]; far from those that a `TestBox` gives.
 const LINK: u64 = 1 << 40;
@@ -187,14 +187,41 @@ impl Fronted {
         Seen::Nothing
     }
 
-    pub(crate) fn link_lost(&mut self) {
+    /// The link is lost and back. Gives what a program saw of its command, if it sent one; [`Fronted::relayed`] says
+    /// whether it had to wait for the phone.
+    pub(crate) fn link_lost(&mut self, gap: &Gap) -> Option<Seen> {
         self.wire.clear();
         self.front.handle_link_down(self.card.now);
         self.card.handle(Input::LinkDown { link: LinkId::new(self.link) });
         assert!(self.settle().is_none());
+        let reset = |fronted: &mut Self, wanted: bool| {
+            if wanted {
+                let (generation, now) = (fronted.generation, fronted.card.now);
+                fronted.front.handle_power(PowerAction::Reset, generation, now).expect("the card stays");
+                assert!(fronted.settle().is_none());
+            }
+        };
+        reset(self, gap.reset_early);
         self.link += 1;
-        self.connect();
+        let link = LinkId::new(self.link);
+        self.card.handle(Input::LinkUp { link, host: HOST, host_name: "host".into() });
+        self.front.handle_link_up(self.card.now);
+        assert!(self.settle().is_none());
+        reset(self, gap.reset_late);
+        let mut seen = None;
+        self.relayed = false;
+        if let Some(command) = &gap.command {
+            self.front.handle_transmit(command, self.card.now);
+            seen = self.settle();
+            self.relayed = seen.is_none();
+            while seen.is_none() {
+                assert!(!self.wire.is_empty(), "instant keys answer at once");
+                seen = self.deliver_one();
+            }
+        }
+        self.deliver_all();
         self.heard = self.changes;
+        seen
     }
 
     /// Somebody else does something. What this host hears of it is on its way.

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 use card::{Direct, Seen, administer};
 use fronted::Fronted;
-use steps::{Change, Step, hex, step};
+use steps::{Change, Gap, Step, hex, step};
 
 /// Random sequences in CI, and with `POCKETCARD_SOAK=1` so many that 100,000 commands come together.
 const SEQUENCES: u32 = 250;
@@ -97,16 +97,28 @@ impl Pair {
                 self.catch_up(if self.fronted.relayed { self.fronted.changes } else { self.fronted.heard });
                 (seen, self.direct.interrupted(command, *working))
             }
-            Step::LinkLost => {
+            Step::LinkLost(gap) => {
                 // That the card left and came back in this moment nobody hears, and the PIN is gone all the same.
                 if self.pending.iter().any(|(change, _)| matches!(change, Change::Lock | Change::Unlock)) {
                     self.deliver_all();
                 }
-                if self.direct.is_present() {
-                    self.fronted.link_lost();
-                    self.catch_up(self.fronted.heard);
-                    self.direct.link_lost();
+                if !self.direct.is_present() {
+                    return Ok(());
                 }
+                let seen = self.fronted.link_lost(gap);
+                for _ in [gap.reset_early, gap.reset_late].into_iter().filter(|reset| *reset) {
+                    self.direct.power_up();
+                }
+                let mut expected = None;
+                if let Some(command) = gap.command.as_ref().filter(|_| !self.fronted.relayed) {
+                    expected = Some(self.direct.command(command));
+                }
+                self.catch_up(self.fronted.heard);
+                self.direct.link_lost();
+                if let Some(command) = gap.command.as_ref().filter(|_| self.fronted.relayed) {
+                    expected = Some(self.direct.command(command));
+                }
+                prop_assert_eq!(seen, expected);
                 return Ok(());
             }
             Step::Change(change) => {
@@ -285,10 +297,10 @@ fn an_interrupted_signature_is_never_made() {
 fn a_link_that_is_lost_and_back_in_time_is_the_same_card() {
     let mut pair = Pair::new();
     assert_eq!(pair.says(VERIFY), [0x90, 0x00]);
-    pair.both(Step::LinkLost);
+    pair.both(Step::LinkLost(Gap::default()));
     assert_eq!((pair.says(STATUS), pair.relayed()), (vec![0x90, 0x00], 1));
     assert_eq!(pair.says(VERIFY), [0x90, 0x00]);
     pair.both(Step::Change(Change::Owner(hex(DELETE_CERTIFICATE))));
-    pair.both(Step::LinkLost);
+    pair.both(Step::LinkLost(Gap::default()));
     assert_eq!(pair.says(CERTIFICATE), [0x6A, 0x82], "what was said into the lost link is said again");
 }

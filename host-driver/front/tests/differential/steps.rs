@@ -19,11 +19,22 @@ pub(crate) enum Step {
         working: bool,
     },
     /// The link is lost with all that was on the way, and the phone comes back in time.
-    LinkLost,
+    LinkLost(Gap),
     /// Somebody else changes the card; what the phone says about it is on the way until it is delivered.
     Change(Change),
     /// So many messages of the phone arrive.
     Deliver(u8),
+}
+
+/// What happens while the phone is away.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gap {
+    /// The card is reset before the phone is asked to go on with the session.
+    pub(crate) reset_early: bool,
+    /// The card is reset when it has been asked and has not answered.
+    pub(crate) reset_late: bool,
+    /// A program sends a command, after that.
+    pub(crate) command: Option<Vec<u8>>,
 }
 
 /// A change that does not come from this host.
@@ -169,6 +180,15 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+fn gap() -> impl Strategy<Value = Gap> {
+    let reset = || prop::bool::weighted(0.3);
+    (reset(), reset(), prop::option::of(command())).prop_map(|(reset_early, reset_late, command)| Gap {
+        reset_early,
+        reset_late,
+        command,
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => word(WRITES).prop_map(Change::Owner),
@@ -191,7 +211,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::PowerDownAndUp),
         2 => Just(Step::Driver),
         4 => (command(), any::<bool>()).prop_map(|(command, working)| Step::Interrupted { command, working }),
-        1 => Just(Step::LinkLost),
+        2 => gap().prop_map(Step::LinkLost),
         8 => change().prop_map(Step::Change),
         8 => any::<u8>().prop_map(|count| Step::Deliver(count % 4)),
     ]
