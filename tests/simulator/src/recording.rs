@@ -21,6 +21,7 @@ use pocketcard_protocol::apdu::Command;
 
 use crate::phone::{PhoneSetup, SimulatedPhone};
 use crate::radio::Parameters;
+use crate::relay::RelayCost;
 use crate::traffic::Traffic;
 use crate::world::{SlotNumber, World};
 use pocketcard_front::{Failure, PowerAction};
@@ -74,6 +75,14 @@ pub struct Cost {
     pub time: Duration,
     /// What the program saw.
     pub answers: Vec<Vec<u8>>,
+}
+
+impl From<&Cost> for RelayCost {
+    fn from(cost: &Cost) -> Self {
+        let Cost { traffic, time, .. } = cost;
+        let bytes = traffic.bytes.iter().sum();
+        Self { round_trips: traffic.round_trips(), values: traffic.values(), bytes, time: *time }
+    }
 }
 
 macro_rules! recordings {

@@ -8,7 +8,7 @@ use pocketcard_simulator::radio::Parameters;
 use pocketcard_simulator::recording::{Cost, Recording, Start};
 use pocketcard_simulator::{PhoneSetup, relay};
 
-/// What an app and the systems on both sides take for a message, measured by others for relays of APDUs.
+/// What an app and the systems on both sides are taken to need for a message; a relay of APDUs needs it for each.
 const LATENCY: Duration = Duration::from_millis(60);
 /// Logins and signatures.
 const FLOWS: [&str; 5] = ["ssh-login-rsa", "ssh-login-ec", "pkcs11-sign-rsa", "pkcs11-sign-ec", "pam-login-rsa"];
@@ -42,7 +42,7 @@ fn an_ssh_login_takes_a_quarter_of_a_second_where_a_relay_takes_seconds() {
     let cost = play(&recording, LATENCY, Start::Warm);
     assert!(cost.time <= Duration::from_millis(250), "{:?}", cost.time);
     let flow = recording.commands().zip(cost.answers.iter().map(Vec::as_slice));
-    let relayed = relay::time(&Parameters::default(), LATENCY, flow);
+    let relayed = relay::play(&Parameters::default(), LATENCY, flow).time;
     assert!(relayed >= 17 * cost.time, "{relayed:?}, {:?}", cost.time);
 }
 
