@@ -13,7 +13,7 @@ use pocketcard_protocol::time::Timestamp;
 use super::applet::{Context, Progress, SessionId};
 use super::effect::{Effect, EffectResult, OperationId};
 use super::event::{Caller, CardEvent, CommandLine};
-use super::session::{Admission, Announced, CardSession};
+use super::session::{Admission, CardSession};
 use super::{Card, HostId, LinkId, Output};
 use crate::traits::KeyHandle;
 
@@ -475,35 +475,6 @@ impl Card {
         self.sessions.get(&id).and_then(|session| session.link)
     }
 
-    /// Tells every host what has changed about its PIN and about what everybody may read.
-    fn announce_security(&mut self) {
-        if self.sessions.is_empty() {
-            return;
-        }
-        let snapshot = self.snapshot_digest();
-        let mut events = Vec::new();
-        for (id, session) in &mut self.sessions {
-            let before = session.announced().pin;
-            let pin = self.dispatcher.pin_status(*id);
-            if !session.note(Announced { pin, snapshot }) {
-                continue;
-            }
-            if let Some(link) = session.link {
-                self.outputs.push_back(Output::Send { link, envelope: session.security_state().into() });
-            }
-            if pin != before {
-                let (pin_verified, pin_tries_left) = (pin.verified, pin.tries_left);
-                events.push(CardEvent::SecurityChanged { host: session.host, pin_verified, pin_tries_left });
-            }
-        }
-        events.into_iter().for_each(|event| self.tell(event));
-    }
-
-    /// What holds on the card for a session.
-    fn holds(&mut self, id: SessionId) -> Announced {
-        Announced { pin: self.dispatcher.pin_status(id), snapshot: self.snapshot_digest() }
-    }
-
     fn card_state(&self) -> CardState {
         CardState {
             present: !self.locked,
@@ -523,7 +494,7 @@ impl Card {
         OperationId(self.last_operation)
     }
 
-    fn tell(&mut self, event: CardEvent) {
+    pub(super) fn tell(&mut self, event: CardEvent) {
         self.outputs.push_back(Output::Event(event));
     }
 }

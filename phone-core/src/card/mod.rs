@@ -8,6 +8,7 @@
 //!
 //! Spec: SPEC.md sections 7 and 9; SP 800-73-4
 
+mod announce;
 pub mod applet;
 mod atr;
 mod configuration;
