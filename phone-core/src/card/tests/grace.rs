@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pocketcard_protocol::messages::{Cancel, CloseReason};
 
-use super::sessions::{SIGN, closed};
+use super::sessions::{SIGN, closed, told};
 use super::*;
 use crate::card::test_support::TestStore;
 use crate::card::{CardConfig, CardEvent, HostId, Input, LinkId};
@@ -222,6 +222,7 @@ fn coming_back_is_no_use_of_a_session() {
     reconnect(&mut card, &mut host, 70, token);
     assert!(host.resumed);
     assert_eq!(host.transmit(&mut card, &bytes(STATUS)), [0x63, 0xC3]);
+    assert!(told(&mut card, host.link).is_empty(), "`Opened` has said it");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(super) fn closed(card: &TestBox) -> Vec<CloseReason> {
 }
 
 /// Security states that a link was told since the last call: version, verified, tries.
-fn told(card: &mut TestBox, link: LinkId) -> Vec<(u64, bool, u32)> {
+pub(super) fn told(card: &mut TestBox, link: LinkId) -> Vec<(u64, bool, u32)> {
     let (told, rest) = std::mem::take(&mut card.out.sent)
         .into_iter()
         .partition::<Vec<_>, _>(|(to, envelope)| *to == link && matches!(envelope.body, Some(Body::SecurityState(_))));
