@@ -8,9 +8,10 @@ use crate::steps::say;
 use crate::workspace::{command, run, scratch};
 use crate::{Problem, install};
 
-/// What the guest and its stories use there.
-const PACKAGES: &str = "bluez,bluez-test-tools,busybox,dbus,iproute2,kmod,libdbus-1-3,opensc,openssh-client,\
-                        openssh-server,openssl,pcscd,procps";
+/// What the guest and its stories use there. polkit, which pcscd wants, asks for a login manager in a way that debootstrap
+/// does not understand: libpam-systemd is one.
+const PACKAGES: &str = "bluez,bluez-test-tools,busybox,dbus,iproute2,kmod,libdbus-1-3,libpam-systemd,opensc,\
+                        openssh-client,openssh-server,openssl,pcscd,procps";
 const MIRROR: &str = "http://deb.debian.org/debian";
 /// sshd of such a root.
 pub(super) const SSHD: &str = "/usr/sbin/sshd";

@@ -55,8 +55,14 @@ impl Controllers {
             return Err(Problem::Wrong("only bumble's controllers can bring peers".to_owned()));
         };
         let folder = scratch("ble").join("binding");
-        fs::create_dir_all(&folder).context("making a folder for the binding")?;
-        run(command("bash", ["bindings/generate.sh", "python"]).arg(&folder))?;
+        // Beside the old one, which the controllers of another guest may have open.
+        let new = folder.with_extension("new");
+        fs::create_dir_all(&new).context("making a folder for the binding")?;
+        run(command("bash", ["bindings/generate.sh", "python"]).arg(&new))?;
+        if folder.exists() {
+            fs::remove_dir_all(&folder).context("removing the old binding")?;
+        }
+        fs::rename(&new, &folder).context("making a folder for the binding")?;
         Ok(Self::Bumble { python: python.clone(), peers: Some(folder) })
     }
 
