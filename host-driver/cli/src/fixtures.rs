@@ -25,6 +25,7 @@ pub(crate) fn slot() -> SlotStatus {
         powered: false,
         pin_verified: false,
         pin_tries_left: None,
+        snapshot_age_s: None,
         phone: None,
     }
 }

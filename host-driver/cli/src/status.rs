@@ -21,6 +21,7 @@ JSON (later releases add fields, and rename or remove none):
     driver          \"absent\", \"waiting\" (no program uses the reader) or \"connected\"
     card_present, powered, pin_verified
     pin_tries_left  null while no card is there
+    snapshot_age_s  seconds since what the card says to everybody was read; null if it is not held
     phone           null, or an entry of `pocketcard phones --json`:
       id, name, slot, address, software, card_name
       link          {\"state\": \"connected\", \"connecting\", \"disconnected\" (with \"reason\")
@@ -99,6 +100,7 @@ fn line(slot: &SlotStatus) -> String {
             Some(tries) => parts.push(format!("{tries} PIN tries left")),
             None => {}
         }
+        parts.extend(slot.snapshot_age_s.map(|seconds| format!("public data read {} ago", age(seconds))));
     } else if slot.phone.is_some() {
         parts.push("no card".to_owned());
     }
@@ -106,6 +108,17 @@ fn line(slot: &SlotStatus) -> String {
         parts.push("pcscd is away or has not loaded the driver".to_owned());
     }
     format!("slot {}  {}\n", slot.slot, parts.join(", "))
+}
+
+/// So many seconds, in the largest unit of which there is one.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        86_400..172_800 => "1 day".to_owned(),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +155,7 @@ mod tests {
                 "bluetooth": { "state": "working", "adapter": "hci0", "message": null },
                 "slots": [{
                     "slot": 0, "driver": "waiting", "card_present": false, "powered": false, "pin_verified": false,
-                    "pin_tries_left": null,
+                    "pin_tries_left": null, "snapshot_age_s": null,
                     "phone": {
                         "id": "00", "name": "Pixel", "slot": 0, "address": null, "software": null, "card_name": null,
                         "link": { "state": "disconnected", "reason": null },
@@ -172,10 +185,27 @@ mod tests {
         slot.pin_verified = true;
         slot.pin_tries_left = Some(3);
         slot.driver = DriverState::Absent;
+        slot.snapshot_age_s = Some(200);
         assert_eq!(
             line(&slot),
-            "slot 0  Pixel (connected), card in use, PIN verified, 3 PIN tries left, pcscd is away or has not loaded \
-             the driver\n"
+            "slot 0  Pixel (connected), card in use, PIN verified, 3 PIN tries left, public data read 3 min ago, pcscd is \
+             away or has not loaded the driver\n"
         );
+    }
+
+    #[test]
+    fn an_age_has_one_unit() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3599, "59 min"),
+            (3600, "1 h"),
+            (86_399, "23 h"),
+            (86_400, "1 day"),
+            (172_800, "2 days"),
+        ] {
+            assert_eq!(age(seconds), text);
+        }
     }
 }

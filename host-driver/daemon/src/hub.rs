@@ -264,6 +264,7 @@ impl Hub {
                 powered: view.powered,
                 pin_verified: view.security.pin_verified,
                 pin_tries_left: view.security.pin_tries_left,
+                snapshot_age_s: view.snapshot_age.map(|age| age.as_secs()),
                 phone,
             }
         });

@@ -3,6 +3,7 @@
 mod words;
 
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
 use pocketcard_front::{Config, Front, Output, PowerAction, Presence, Reply, Security};
 use pocketcard_ipc::control::{DriverState, Event, LinkState, Transport};
@@ -34,6 +35,8 @@ struct Core {
     front: Front,
     phone: Option<PhoneName>,
     snapshots: Option<SnapshotFile>,
+    /// When the snapshot that the front holds was read from the phone, by the clock that outlives the daemon.
+    snapshot_read: Option<SystemTime>,
     up: Option<LinkUp>,
     link_state: LinkState,
     command: Option<DriverEnd>,
@@ -81,6 +84,8 @@ pub(crate) struct SlotView {
     pub(crate) card_present: bool,
     pub(crate) powered: bool,
     pub(crate) security: Security,
+    /// How long ago what the card says to everybody was read, if it is held and current.
+    pub(crate) snapshot_age: Option<Duration>,
     pub(crate) link: LinkState,
     /// What carries the link, while there is one.
     pub(crate) transport: Option<Transport>,
@@ -95,6 +100,7 @@ impl Slot {
             front: Front::new(config),
             phone: None,
             snapshots: None,
+            snapshot_read: None,
             up: None,
             link_state: LinkState::Disconnected { reason: None },
             command: None,
@@ -118,6 +124,7 @@ impl Slot {
             card_present: core.front.presence().atr.is_some(),
             powered: core.front.is_powered(),
             security: core.front.security(),
+            snapshot_age: core.snapshot_age(),
             link: core.link_state.clone(),
             transport: core.up.as_ref().map(|up| up.outbox.transport()),
             software: core.front.phone_software().map(str::to_owned),
@@ -138,6 +145,7 @@ impl Slot {
     pub(crate) fn set_snapshots(&self, file: Option<SnapshotFile>) {
         let kept = file.as_ref().and_then(SnapshotFile::load);
         let mut core = self.core();
+        core.snapshot_read = file.as_ref().and_then(SnapshotFile::written);
         core.snapshots = file;
         core.front.offer_snapshot(kept);
     }
@@ -375,6 +383,12 @@ impl Core {
         self.count
     }
 
+    fn snapshot_age(&self) -> Option<Duration> {
+        let read = self.snapshot_read.filter(|_| self.front.holds_snapshot())?;
+        // A clock that was set back makes it new.
+        Some(read.elapsed().unwrap_or_default())
+    }
+
     fn deadline(&self) -> Option<Timestamp> {
         let link = self.up.as_ref().and_then(|up| up.link.poll_timeout());
         let front = self.front.poll_timeout();
@@ -455,6 +469,7 @@ impl Core {
                     slot.announce(Event::Pending { slot: slot.number, reason });
                 }
                 Output::Snapshot(snapshot) => {
+                    self.snapshot_read = Some(SystemTime::now());
                     if let Some(file) = &self.snapshots {
                         file.keep(snapshot);
                     }
@@ -586,7 +601,6 @@ fn send_presence(end: &mut DriverEnd, presence: &Presence) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use pocketcard_protocol::channel::StaticSecret;
     use pocketcard_protocol::link::{PairingMode, PhoneConfig, VersionRange};

@@ -10,6 +10,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use pocketcard_protocol::channel::PublicKey;
 use pocketcard_protocol::snapshot::{SNAPSHOT_LIMIT, Snapshot};
@@ -103,6 +104,11 @@ impl SnapshotFile {
                 None
             }
         }
+    }
+
+    /// When it was written.
+    pub(crate) fn written(&self) -> Option<SystemTime> {
+        fs::metadata(self.all.path(&self.phone)).and_then(|metadata| metadata.modified()).ok()
     }
 
     /// Keeps a snapshot, on another thread: nobody waits for the disk.

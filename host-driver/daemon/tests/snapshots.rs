@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use pocketcard_ipc::driver::{PowerAction, Role};
 use pocketcard_protocol::link::VersionRange;
@@ -51,14 +51,20 @@ fn a_phone_says_it_once() {
     let seen = look(&daemon);
     assert_eq!(seen[2..], [Answer::Response(vec![0x69, 0x82]), Answer::Response(vec![0x63, 0xC3])]);
     assert_eq!(phone.asked(), (0, 1), "commands, pages");
+    let age = |daemon: &TestDaemon| daemon.control().status().unwrap().slots[0].snapshot_age_s;
+    assert!(age(&daemon).is_some_and(|age| age < LIMIT.as_secs()));
 
+    daemon.end();
+    let file = kept(&daemon).remove(0);
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::options().write(true).open(&file).unwrap().set_modified(hour_ago).unwrap();
     daemon.restart(VersionRange::SUPPORTED);
     assert_eq!(look(&daemon), seen);
     assert_eq!(phone.asked(), (0, 1), "the daemon had it on its disk");
+    assert!(age(&daemon).is_some_and(|age| (3600..3600 + LIMIT.as_secs()).contains(&age)));
 
     // Damaged in a way that only the digest tells.
     daemon.end();
-    let file = kept(&daemon).remove(0);
     let mut bytes = fs::read(&file).unwrap();
     let right = bytes.clone();
     let chuid = bytes.windows(2).position(|part| part == [0x30, 0x19]).unwrap();

@@ -81,6 +81,11 @@ impl Front {
         self.session.security()
     }
 
+    /// Whether what the phone says to everybody is held, so that nobody need ask it.
+    pub fn holds_snapshot(&self) -> bool {
+        self.session.holds_snapshot()
+    }
+
     /// Hands in what an earlier front loaded ([`Output::Snapshot`]), or takes away what this one holds. It is used as soon
     /// as the phone announces the same, and outlives links and sessions.
     pub fn offer_snapshot(&mut self, snapshot: Option<Arc<Snapshot>>) {

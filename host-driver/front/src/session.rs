@@ -202,6 +202,10 @@ impl Session {
         knowledge.answer(command, self.cache.current(knowledge.snapshot()))
     }
 
+    pub(crate) fn holds_snapshot(&self) -> bool {
+        self.known().is_some_and(|open| self.cache.current(open.knowledge.snapshot()).is_some())
+    }
+
     /// Asks the phone for what it announces to everybody, if that is not held or on its way.
     pub(crate) fn fetch(&mut self) -> Option<Envelope> {
         let State::Open(open) = &self.state else { return None };

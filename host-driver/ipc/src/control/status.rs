@@ -37,6 +37,8 @@ pub struct SlotStatus {
     pub pin_verified: bool,
     /// Tries left, as the phone said last; absent while no card is present.
     pub pin_tries_left: Option<u32>,
+    /// How long ago what the card says to everybody was read, in seconds; absent while every command goes to the phone.
+    pub snapshot_age_s: Option<u64>,
     /// The phone that is paired into it.
     pub phone: Option<Phone>,
 }
