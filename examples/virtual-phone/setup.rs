@@ -53,7 +53,9 @@ pub(crate) enum SetupError {
     Start(#[from] StartError),
     #[error("the test card cannot be given its keys")]
     Enrolment(#[from] EnrolmentError),
-    #[error("this program was built without Bluetooth; build it with `cargo build -p pocketcard-examples --features ble`")]
+    #[error(
+        "this program was built without Bluetooth; build it with `cargo build -p pocketcard-examples --features ble`"
+    )]
     NoRadio,
     #[error(transparent)]
     Listen(#[from] ListenError),

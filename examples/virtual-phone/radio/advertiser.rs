@@ -27,7 +27,8 @@ const TURN: Duration = Duration::from_secs(5);
 /// Advertises until it is dropped. Ends only with the phone.
 pub(super) async fn run(adapter: &Adapter, phone: &Phone, output: &Output) {
     let places = limited(adapter.supported_advertising_instances()).await.unwrap_or(1);
-    let mut air = Air { adapter, places: usize::from(places).max(1), active: HashMap::new(), wanted: Vec::new(), first: 0 };
+    let mut air =
+        Air { adapter, places: usize::from(places).max(1), active: HashMap::new(), wanted: Vec::new(), first: 0 };
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let sets = phone.advertise(Epoch::at(now));

@@ -350,3 +350,34 @@ impl Transport for GattTransport {
         self.0.informed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_info_is_read_and_a_later_one_sent_too() {
+        let shared = Arc::new(Shared::default());
+        let mut transport = GattTransport(Arc::clone(&shared));
+        assert_eq!(transport.send(&gatt::info_message(&[1])), SendOutcome::Sent);
+        assert_eq!(shared.info().await, Some(vec![1]));
+        assert_eq!(shared.state().message, None);
+        let later = gatt::info_message(&[2]);
+        assert_eq!(transport.send(&later), SendOutcome::Sent);
+        assert_eq!(shared.info().await, Some(vec![2]));
+        assert_eq!(shared.state().message, Some(later));
+    }
+
+    #[tokio::test]
+    async fn one_message_waits_at_a_time_and_none_after_the_end() {
+        let shared = Arc::new(Shared::default());
+        let mut transport = GattTransport(Arc::clone(&shared));
+        assert_eq!(transport.send(&[2, 1]), SendOutcome::Sent);
+        assert_eq!(transport.send(&[2, 2]), SendOutcome::WouldBlock);
+        assert_eq!(shared.state().message.take(), Some(vec![2, 1]));
+        assert_eq!(transport.send(&[2, 2]), SendOutcome::Sent);
+        transport.close();
+        assert_eq!(transport.send(&[2, 3]), SendOutcome::Gone);
+        assert_eq!(shared.info().await, None, "a phone that takes no more links has no Info for them");
+    }
+}

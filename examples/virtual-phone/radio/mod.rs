@@ -123,8 +123,7 @@ async fn power(adapter: &Adapter) -> Result<(), RadioError> {
             return Err(RadioError::Off(adapter.name().to_owned()));
         }
     }
-    // Whoever connects must not be able to bond: nothing here asks for it, and a stale bond only gets in the way.
-    limited(adapter.set_pairable(false)).await
+    Ok(())
 }
 
 /// Comes back when the adapter was switched off or taken away.

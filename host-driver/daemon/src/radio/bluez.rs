@@ -68,7 +68,7 @@ impl Bluez {
         let (ends, _) = broadcast::channel(EVENTS);
         let central = BluezCentral { adapter, name, bus: Arc::clone(&system.bus), ends };
         central.forget_what_is_left().await;
-        let ears = BluezEars { central: central.clone(), events, bus };
+        let ears = BluezEars { central: central.clone(), events, bus, heard: None };
         Ok((central, ears))
     }
 
@@ -215,7 +215,7 @@ impl Central for BluezCentral {
         match found.await {
             Ok(notifications) => {
                 let (id, bus) = (address.clone(), Arc::clone(&self.bus));
-                Ok(BluezPeer { id, peripheral, notifications, ends, bus, instance: 0, doubted: false })
+                Ok(BluezPeer { id, peripheral, notifications, ends, bus, instance: 0, written: None, doubted: false })
             }
             Err(error) => Err(failed(error)),
         }
@@ -231,28 +231,32 @@ pub(crate) struct BluezEars {
     central: BluezCentral,
     events: Events<CentralEvent>,
     bus: broadcast::Receiver<BusEvent>,
+    heard: Option<Heard>,
 }
 
-impl Ears for BluezEars {
-    type Address = PeripheralId;
+/// An event that has to be looked into.
+enum Heard {
+    Device(PeripheralId),
+    ServiceGone(String),
+}
 
-    async fn next(&mut self) -> Result<Sighting<PeripheralId>, RadioError> {
+impl BluezEars {
+    async fn listen(&mut self) -> Result<Heard, RadioError> {
         loop {
-            let id = tokio::select! {
+            tokio::select! {
                 event = self.events.next() => match event {
                     Some(
                         CentralEvent::DeviceDiscovered(id)
                         | CentralEvent::RssiUpdate { id, .. }
                         | CentralEvent::ServicesAdvertisement { id, .. },
-                    ) => id,
+                    ) => return Ok(Heard::Device(id)),
                     Some(CentralEvent::DeviceDisconnected(id)) => {
                         let _ = self.central.ends.send((id, PeerEvent::Gone));
-                        continue;
                     }
                     Some(CentralEvent::StateUpdate(CentralState::PoweredOff)) => {
                         return Err(RadioError::PoweredOff(self.central.name.clone()));
                     }
-                    Some(_) => continue,
+                    Some(_) => {}
                     None => return Err(RadioError::NoService),
                 },
                 event = self.bus.recv() => match event {
@@ -260,15 +264,34 @@ impl Ears for BluezEars {
                     Ok(BusEvent::AdapterGone(name)) if name == self.central.name => {
                         return Err(RadioError::NoAdapter(Some(name)));
                     }
-                    Ok(BusEvent::ServiceGone(device)) => {
-                        self.central.service_gone(&device).await;
-                        continue;
-                    }
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                    Ok(BusEvent::ServiceGone(device)) => return Ok(Heard::ServiceGone(device)),
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return Err(RadioError::NoService),
                 },
+            }
+        }
+    }
+}
+
+impl Ears for BluezEars {
+    type Address = PeripheralId;
+
+    async fn next(&mut self) -> Result<Sighting<PeripheralId>, RadioError> {
+        loop {
+            // Kept until it is looked into, since this may be dropped and called again.
+            let heard = match self.heard.take() {
+                Some(heard) => heard,
+                None => self.listen().await?,
             };
-            if let Some(sighting) = self.central.sighting(&id).await {
+            let sighting = match self.heard.insert(heard) {
+                Heard::Device(id) => self.central.sighting(id).await,
+                Heard::ServiceGone(device) => {
+                    self.central.service_gone(device).await;
+                    None
+                }
+            };
+            self.heard = None;
+            if let Some(sighting) = sighting {
                 return Ok(sighting);
             }
         }
@@ -283,6 +306,8 @@ pub(crate) struct BluezPeer {
     ends: broadcast::Receiver<(PeripheralId, PeerEvent)>,
     bus: Arc<Bus>,
     instance: u8,
+    /// `HostToPhone` of that instance; looked up once, since every fragment is written to it.
+    written: Option<Characteristic>,
     /// An end was signalled that may be that of an earlier connection.
     doubted: bool,
 }
@@ -316,12 +341,14 @@ impl Peer for BluezPeer {
     async fn subscribe(&mut self, instance: u8) -> Result<(), RadioError> {
         let notified = self.characteristic(instance, gatt::PHONE_TO_HOST)?;
         self.instance = instance;
+        self.written = Some(self.characteristic(instance, gatt::HOST_TO_PHONE)?);
         self.peripheral.subscribe(&notified).await.map_err(failed)
     }
 
     async fn write(&mut self, instance: u8, fragment: &[u8]) -> Result<(), RadioError> {
-        let written = self.characteristic(instance, gatt::HOST_TO_PHONE)?;
-        self.peripheral.write(&written, fragment, WriteType::WithoutResponse).await.map_err(failed)
+        let written = self.written.as_ref().filter(|_| instance == self.instance);
+        let written = written.ok_or_else(|| RadioError::Failed("not subscribed".to_owned()))?;
+        self.peripheral.write(written, fragment, WriteType::WithoutResponse).await.map_err(failed)
     }
 
     async fn next(&mut self) -> PeerEvent {
