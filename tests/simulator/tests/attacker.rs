@@ -100,7 +100,7 @@ impl Victims {
 /// What an attacker does to the values, with the chance of doing it.
 fn attack(name: &str, make: impl Fn() -> Interceptor) {
     let mut disturbed = 0;
-    for_seeds(5, 300, |seed| {
+    for_seeds(5, 100, |seed| {
         let mtu = *Random::new(seed).choose(&[23, 185, 517]).expect("some");
         let mut victims = Victims::new(seed, Parameters { mtu, ..Parameters::default() });
         victims.world.intercept(Some(make()));

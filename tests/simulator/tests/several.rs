@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use pocketcard_front::{Failure, PowerAction};
-use pocketcard_simulator::{PhoneSetup, SlotNumber, World};
+use pocketcard_protocol::link::Side;
+use pocketcard_simulator::radio::Parameters;
+use pocketcard_simulator::recording::local;
+use pocketcard_simulator::{Cut, PhoneSetup, Random, SlotNumber, World, for_seeds};
 
 const VERIFY: [u8; 13] = [0, 0x20, 0, 0x80, 8, b'1', b'2', b'3', b'4', b'5', b'6', 0xFF, 0xFF];
 const STATUS: [u8; 4] = [0, 0x20, 0, 0x80];
@@ -109,4 +112,65 @@ fn an_idle_link_is_silent_for_a_minute_and_then_pinged() {
     assert!(pinged > idle && pinged <= idle + 4, "{}", pinged - idle);
     world.run(Duration::from_secs(600));
     assert!(world.has_card(slot));
+}
+
+/// Three hosts and two phones work at once while their links are lost here and there, each for less than the grace.
+#[test]
+fn a_storm_costs_nobody_a_signature() {
+    for_seeds(6, 300, |seed| {
+        let mut random = Random::new(seed);
+        let mut world = World::new(seed);
+        if random.happens(500) {
+            world.parameters = Parameters { mtu: 185, ..Parameters::default() }.reordering();
+        }
+        let hosts = ["desk", "laptop", "server"].map(|name| world.add_host(name));
+        let phones = ["one", "two"].map(|name| {
+            let key_time = Duration::from_millis(300);
+            let phone = world.add_phone(PhoneSetup { name: name.to_owned(), key_time, ..PhoneSetup::default() });
+            assert!(local(world.phone(phone), &[0, 0x47, 0, 0x9A, 5, 0xAC, 3, 0x80, 1, 0x11, 0]).ends_with(&VERIFIED));
+            phone
+        });
+        let mut slots = Vec::new();
+        for (host, phone) in hosts.iter().flat_map(|host| phones.map(|phone| (*host, phone))) {
+            let slot = world.add_slot(host, phone);
+            world.pair(slot);
+            slots.push((slot, world.now()));
+        }
+        for (slot, _) in &slots {
+            world.insert(*slot);
+            world.returns_after(*slot, Some(Duration::from_millis(100)));
+            assert_eq!(world.transmit(*slot, &VERIFY), Ok(VERIFIED.to_vec()));
+        }
+        let mut signed = 0;
+        let mut busy = Vec::new();
+        for _ in 0..150 {
+            let chosen = random.below(slots.len());
+            let Some((slot, last_cut)) = slots.get_mut(chosen) else { continue };
+            if random.happens(300) && world.now().saturating_since(*last_cut) > Duration::from_secs(7) {
+                let cuts = [Cut::Silent(Duration::from_millis(2_300)), Cut::By(Side::Host), Cut::By(Side::Phone)];
+                *last_cut = world.now();
+                world.cut_after(*slot, 0, *random.choose(&cuts).expect("some"));
+            } else if !busy.contains(slot) {
+                let digest = [random.number().to_le_bytes(); 4].concat();
+                let sign = [&[0, 0x87, 0x11, 0x9A, 0x26, 0x7C, 0x24, 0x82, 0x00, 0x81, 0x20], digest.as_slice(), &[0]];
+                world.begin(*slot, &sign.concat());
+                busy.push(*slot);
+            }
+            world.run(random.duration(Duration::from_millis(400)));
+            busy.retain(|slot| match world.reply(*slot) {
+                Some(answer) => {
+                    assert!(answer.expect("within the grace").ends_with(&VERIFIED));
+                    signed += 1;
+                    false
+                }
+                None => true,
+            });
+        }
+        for slot in busy {
+            assert!(world.finish(slot).expect("within the grace").ends_with(&VERIFIED));
+            signed += 1;
+        }
+        let uses: u64 = phones.iter().map(|phone| world.phone(*phone).keys().uses()).sum();
+        assert_eq!(uses, signed);
+    });
 }
