@@ -66,19 +66,13 @@ impl Knowledge {
         }
     }
 
-    /// The session begins, or goes on: nothing is on its way that was not said here.
-    pub(crate) fn opened(&mut self, state: Option<&messages::SecurityState>) {
-        let Some(state) = state else { return };
-        self.announce(state);
-        // What was given up before the phone heard of it may still run.
-        self.unsettled &= state.epoch != self.epoch;
-    }
-
     /// Takes the phone's announcement; one that is older than what is known changes nothing.
     pub(crate) fn announce(&mut self, state: &messages::SecurityState) {
         if state.version < self.version {
             return;
         }
+        // Said after the reset that ended what was given up.
+        self.unsettled &= state.epoch != self.epoch;
         self.version = state.version;
         self.snapshot = SnapshotDigest::from_field(&state.snapshot_digest);
         // What was verified before the last reset is not any more, even if the phone has not heard of that yet.

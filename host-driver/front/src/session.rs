@@ -159,7 +159,9 @@ impl Session {
         {
             open.requests.resume(opened.last_request_id)?;
             (open.token, open.software) = (token, software);
-            open.knowledge.opened(opened.security_state.as_ref());
+            if let Some(state) = &opened.security_state {
+                open.knowledge.announce(state);
+            }
             if let State::Opening { kept: Some(kept), .. } = std::mem::replace(&mut self.state, State::None) {
                 self.state = State::Open(kept.open);
             }
@@ -169,7 +171,9 @@ impl Session {
         let cancelled = self.end();
         self.state_left = state_left;
         let mut knowledge = Knowledge::new(self.epoch);
-        knowledge.opened(opened.security_state.as_ref());
+        if let Some(state) = &opened.security_state {
+            knowledge.announce(state);
+        }
         let requests = Requests::new(opened.last_request_id);
         self.state = State::Open(Open { number: opened.session, token, requests, knowledge, software });
         Ok(Opening::New { cancelled })

@@ -35,7 +35,7 @@ fn response(security_version: u64) -> messages::Response {
 
 fn knowledge() -> Knowledge {
     let mut knowledge = Knowledge::new(EPOCH);
-    knowledge.opened(Some(&state(1, false)));
+    knowledge.announce(&state(1, false));
     knowledge
 }
 
@@ -191,10 +191,10 @@ fn a_command_that_was_given_up_has_to_be_waited_for() {
     relay(&mut knowledge, STATUS, StatusWord::RemainingTries(3));
     assert_eq!(answer(&knowledge, STATUS), "63C3");
 
-    // The link was lost instead; the phone says under which epoch its session stands.
+    // What the phone says names the epoch under which it stands.
     for (epoch, expected) in [(EPOCH, "-"), (EPOCH + 1, "-"), (EPOCH + 2, "63C3")] {
         knowledge.reset(EPOCH + 2, true);
-        knowledge.opened(Some(&SecurityState { epoch, ..state(2, false) }));
+        knowledge.announce(&SecurityState { epoch, ..state(2, false) });
         assert_eq!(answer(&knowledge, STATUS), expected, "{epoch}");
     }
     assert_eq!(answer(&Knowledge::new(EPOCH), STATUS), "-", "a phone that says nothing");
