@@ -8,10 +8,12 @@ mod guest;
 mod image;
 mod radio;
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
@@ -137,6 +139,8 @@ struct Ready {
     image: Image,
     controllers: Controllers,
     programs: Vec<PathBuf>,
+    /// Where they lie: apart, so that every guest of this run gets the same, whatever is built meanwhile.
+    _folder: TempDir,
     root: Option<PathBuf>,
 }
 
@@ -171,11 +175,19 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
     if controllers != Controllers::Btvirt {
         programs.push(built("ble-bridge"));
     }
-    Ok(Some(Ready { image, controllers, programs, root }))
+    let folder = tempfile::tempdir_in(scratch("ble")).context("making a folder for the programs")?;
+    let programs = programs.iter().map(|program| copied(program, folder.path())).collect::<Result<_, _>>()?;
+    Ok(Some(Ready { image, controllers, programs, _folder: folder, root }))
 }
 
 fn build(what: &[&str]) -> Result<(), Problem> {
     workspace::run(cargo(["build"]).args(what))
+}
+
+fn copied(program: &Path, folder: &Path) -> Result<PathBuf, Problem> {
+    let copy = folder.join(program.file_name().unwrap_or_default());
+    fs::copy(program, &copy).context(program.display().to_string())?;
+    Ok(copy)
 }
 
 fn built(program: &str) -> PathBuf {
@@ -199,7 +211,8 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         let controllers = if arguments.peers { job.controllers.with_peers()? } else { job.controllers.clone() };
         return Ok(vec![Job { script: command.clone(), controllers, ..job }]);
     }
-    let list = output(Command::new(built("ble-story")).arg("--list"))?;
+    let teller = ready.programs.iter().find(|program| program.ends_with("ble-story"));
+    let list = output(Command::new(teller.map_or_else(|| built("ble-story"), PathBuf::clone)).arg("--list"))?;
     let stories = list.lines().map(|line| {
         Story::parse(line).ok_or_else(|| Problem::Wrong(format!("ble-story --list: {line:?} is no story")))
     });
