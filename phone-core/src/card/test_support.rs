@@ -22,27 +22,12 @@ use crate::traits::{
 
 /// Numbers that look random and are the same in every run.
 #[derive(Debug, Default)]
-pub struct CountingEntropy {
-    drawn: AtomicU64,
-    challenges_repeat: bool,
-}
-
-/// The longest challenge of a card in octets: a block of AES.
-const CHALLENGE: usize = 16;
-
-impl CountingEntropy {
-    /// Challenges are always the same, so that two cards of which one has drawn more tokens stay comparable.
-    pub const fn with_repeated_challenges() -> Self {
-        Self { drawn: AtomicU64::new(0), challenges_repeat: true }
-    }
-}
+pub struct CountingEntropy(AtomicU64);
 
 impl Entropy for CountingEntropy {
     fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyError> {
-        let repeats = self.challenges_repeat && buffer.len() <= CHALLENGE;
         for chunk in buffer.chunks_mut(32) {
-            let number = if repeats { u64::MAX } else { self.drawn.fetch_add(1, Ordering::Relaxed) };
-            let block = Sha256::digest(number.to_be_bytes());
+            let block = Sha256::digest(self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
             chunk.iter_mut().zip(block).for_each(|(byte, random)| *byte = random);
         }
         Ok(())
@@ -269,18 +254,10 @@ impl TestBox {
     ///
     /// # Panics
     /// If the state does not fit the configuration.
-    pub fn with(config: CardConfig, store: TestStore) -> Self {
-        Self::with_entropy(config, store, CountingEntropy::default())
-    }
-
-    /// A card with this configuration, state and randomness.
-    ///
-    /// # Panics
-    /// If the state does not fit the configuration.
     #[allow(clippy::expect_used)] // a test without its card cannot go on
-    pub fn with_entropy(config: CardConfig, store: TestStore, entropy: CountingEntropy) -> Self {
+    pub fn with(config: CardConfig, store: TestStore) -> Self {
         let probe = Arc::new(RecordingProbe::default());
-        let entropy = Arc::new(entropy);
+        let entropy = Arc::new(CountingEntropy::default());
         let card = Card::new(config, Arc::new(store.clone()), entropy, probe.clone()).expect("a card");
         Self {
             card,

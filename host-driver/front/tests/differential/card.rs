@@ -1,7 +1,7 @@
 //! The card alone, with a program that talks to it through the same chaining; and what others do to either card.
 
 use aes::cipher::{Array, BlockCipherEncrypt as _, KeyInit as _};
-use pocketcard_phone::card::test_support::{CountingEntropy, TestBox, TestHost};
+use pocketcard_phone::card::test_support::{TestBox, TestHost};
 use pocketcard_phone::card::{CardConfig, HostId, Input, LinkId};
 
 use crate::steps::{Change, hex};
@@ -22,9 +22,7 @@ const LINKS: u64 = 1 << 40;
 /// RESPONSE occur.
 pub(crate) fn new() -> TestBox {
     let config = CardConfig { test_card: true, ..CardConfig::default() };
-    // A command that is lost with a card which left has drawn its challenge all the same, on one of the two.
-    let entropy = CountingEntropy::with_repeated_challenges();
-    let mut card = TestBox::with_entropy(config, Default::default(), entropy);
+    let mut card = TestBox::with(config, Default::default());
     let mut put = hex("00DB3FFF00 026A 5C035FC105 53820261 7082025A");
     put.extend((0..602u32).map(|number| number.to_le_bytes()[0]));
     put.extend(hex("710100"));

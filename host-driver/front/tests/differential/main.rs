@@ -304,13 +304,3 @@ fn a_link_that_is_lost_and_back_in_time_is_the_same_card() {
     pair.both(Step::LinkLost(Gap::default()));
     assert_eq!(pair.says(CERTIFICATE), [0x6A, 0x82], "what was said into the lost link is said again");
 }
-
-#[test]
-fn a_card_that_was_away_for_a_moment_is_a_new_one() {
-    let mut pair = Pair::new();
-    pair.both(Step::Change(Change::Lock));
-    pair.both(Step::Change(Change::Unlock));
-    pair.both(Step::Administer);
-    pair.both(Step::Reset);
-    assert_eq!(pair.says("00870A9B047C02810000").len(), 22);
-}
