@@ -126,6 +126,12 @@ class Owner : Approver {
         return decide()
     }
 
+    override suspend fun enterPin(request: PinRequest): PinAnswer = PinAnswer.Unanswered
+
+    override fun hasOwnerVerification(): Boolean = false
+
+    override suspend fun verifyOwner(check: OwnerCheck): OwnerDecision = OwnerDecision.UNAVAILABLE
+
     suspend fun waitForever(): ApprovalDecision {
         waiting.complete(Unit)
         try {

@@ -2,15 +2,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_channel::{Receiver, Sender};
 use async_trait::async_trait;
-use pocketcard_phone::{ApprovalDecision, ApprovalRequest, Approver};
+use pocketcard_phone::{ApprovalDecision, ApprovalRequest, Approver, PinAnswer, PinRequest};
 
-/// Approves everything. For test cards only.
+/// Approves everything, and enters no PIN. For test cards only.
 pub(crate) struct AutoApprove;
 
 #[async_trait]
 impl Approver for AutoApprove {
     async fn approve(&self, _request: ApprovalRequest) -> ApprovalDecision {
         ApprovalDecision::Approved
+    }
+
+    async fn enter_pin(&self, _request: PinRequest) -> PinAnswer {
+        PinAnswer::Unanswered
     }
 }
 
@@ -62,5 +66,9 @@ impl Approver for AskOwner {
         }
         let _asking = Asking { id, questions: &self.questions };
         decision.recv().await.unwrap_or(ApprovalDecision::Unanswered)
+    }
+
+    async fn enter_pin(&self, _request: PinRequest) -> PinAnswer {
+        PinAnswer::Unanswered
     }
 }

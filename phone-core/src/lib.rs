@@ -25,7 +25,7 @@ pub mod traits;
 pub use entropy::SystemEntropy;
 
 pub use traits::{
-    ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, Batch, BatchEntry, Clock, Entropy, EntropyError,
-    HostId, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError, PublicKeyData, SealingError, SealingKey, StateEntry,
-    StateStore, StoreError,
+    ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, Batch, BatchEntry, Clock, EnteredPin, Entropy,
+    EntropyError, HostId, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError, NewPin, OwnerCheck, OwnerDecision,
+    PinAnswer, PinPurpose, PinRequest, PublicKeyData, SealingError, SealingKey, StateEntry, StateStore, StoreError,
 };

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use pocketcard_protocol::time::Timestamp;
 
-use crate::traits::{ApprovalDecision, ApprovalRequest, Approver, Clock};
+use crate::traits::{ApprovalDecision, ApprovalRequest, Approver, Clock, PinAnswer, PinRequest};
 
 /// A clock that only [`ManualClock::advance`] moves.
 #[derive(Default)]
@@ -61,7 +61,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Answers every question the same way.
+/// Answers every question the same way, and enters no PIN.
 #[derive(Clone, Copy, Debug)]
 pub struct FixedApprover(pub ApprovalDecision);
 
@@ -69,5 +69,9 @@ pub struct FixedApprover(pub ApprovalDecision);
 impl Approver for FixedApprover {
     async fn approve(&self, _request: ApprovalRequest) -> ApprovalDecision {
         self.0
+    }
+
+    async fn enter_pin(&self, _request: PinRequest) -> PinAnswer {
+        PinAnswer::Unanswered
     }
 }

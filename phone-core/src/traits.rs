@@ -357,12 +357,122 @@ pub enum ApprovalDecision {
     Unanswered,
 }
 
-/// Asks the owner.
+/// What a secret is entered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PinPurpose {
+    /// The PIN, to open the keys that it protects.
+    Verify,
+    /// The PIN, and a new one twice.
+    Change,
+    /// The PUK, and a new one twice.
+    ChangePuk,
+    /// The PUK, and a new PIN twice.
+    Unblock,
+}
+
+impl PinPurpose {
+    /// Whether a new value is entered too.
+    pub const fn asks_for_new(self) -> bool {
+        !matches!(self, Self::Verify)
+    }
+}
+
+/// Asks the owner to enter a secret. Nothing in it but the host's name (stripped of control characters) comes from the computer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinRequest {
+    /// The host that asks.
+    pub host: HostId,
+    /// Its name as stored when it was paired.
+    pub host_name: String,
+    /// What for.
+    pub purpose: PinPurpose,
+    /// Tries left of the secret that is asked first; on the phone itself all of them are the owner's.
+    pub tries_left: u8,
+}
+
+/// What the owner entered. `Debug` shows nothing of it; wiped when dropped.
+pub struct EnteredPin {
+    /// The PIN or PUK of now.
+    pub current: Zeroizing<String>,
+    /// The new one, where [`PinPurpose::asks_for_new`].
+    pub new: Option<NewPin>,
+}
+
+impl fmt::Debug for EnteredPin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.new.is_some() { "EnteredPin(with a new one)" } else { "EnteredPin" })
+    }
+}
+
+/// A new PIN or PUK, entered twice; the card compares the two.
+pub struct NewPin {
+    /// As entered first.
+    pub value: Zeroizing<String>,
+    /// As entered again.
+    pub repeated: Zeroizing<String>,
+}
+
+impl fmt::Debug for NewPin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("NewPin")
+    }
+}
+
+/// How the entry of a secret ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PinAnswer {
+    /// The owner entered it.
+    Entered(EnteredPin),
+    /// The owner does not want to.
+    Cancelled,
+    /// Nobody answered, or the prompt could not be shown.
+    Unanswered,
+}
+
+/// Asks whether the person at the phone is its owner, by what the platform has for that (face, fingerprint).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerCheck {
+    /// The host that asks.
+    pub host: HostId,
+    /// Its name as stored when it was paired.
+    pub host_name: String,
+}
+
+/// How an [`OwnerCheck`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OwnerDecision {
+    /// It is the owner.
+    Matched,
+    /// It is somebody else, or the sensor was not sure.
+    NotMatched,
+    /// The owner does not want to.
+    Cancelled,
+    /// Nobody answered, or the platform cannot check now.
+    Unavailable,
+}
+
+/// Asks the owner. Every future is dropped when the request is cancelled; the question must then go away.
 #[async_trait]
 pub trait Approver: Send + Sync {
-    /// Shows `request` until the owner decides. The future is dropped when the request is cancelled; the question must then go
-    /// away.
+    /// Shows `request` until the owner decides.
     async fn approve(&self, request: ApprovalRequest) -> ApprovalDecision;
+
+    /// Lets the owner enter a PIN or PUK. The card checks its form and compares it.
+    async fn enter_pin(&self, request: PinRequest) -> PinAnswer;
+
+    /// Whether [`Approver::verify_owner`] can match: the platform has a sensor, and the owner has enrolled with it.
+    fn has_owner_verification(&self) -> bool {
+        false
+    }
+
+    /// Checks that the person at the phone is its owner.
+    async fn verify_owner(&self, check: OwnerCheck) -> OwnerDecision {
+        let _ = check;
+        OwnerDecision::Unavailable
+    }
 }
 
 /// Monotonic time that goes on while the device sleeps, if the platform has such a clock.
@@ -386,6 +496,14 @@ mod tests {
         assert_eq!(HostId::from_hex("00"), None);
         assert_eq!(HostId::from_hex(&"zz".repeat(32)), None);
         assert_eq!(HostId::from_hex(&"é".repeat(32)), None);
+    }
+
+    #[test]
+    fn debug_of_what_was_entered_shows_nothing_of_it() {
+        let text = || Zeroizing::new("246813".to_owned());
+        let new = Some(NewPin { value: text(), repeated: text() });
+        let shown = format!("{:?}", PinAnswer::Entered(EnteredPin { current: text(), new }));
+        assert!(!shown.contains("246813"), "{shown}");
     }
 
     #[test]

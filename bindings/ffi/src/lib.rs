@@ -24,7 +24,10 @@ mod sealing;
 mod test_host;
 
 pub use advertising::Advertisements;
-pub use approver::{ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, ApproverError};
+pub use approver::{
+    ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, ApproverError, NewPin, OwnerCheck, OwnerDecision,
+    PinAnswer, PinPurpose, PinRequest,
+};
 pub use error::{LinkError, PhoneError, ScanError, StartError};
 pub use event::{Closing, Events, PhoneEvent, Side};
 pub use host::Host;

@@ -212,6 +212,8 @@ impl Front {
             Body::SecurityState(state) => self.session.security_state(&state),
             Body::SnapshotPage(page) => self.page(&page),
             Body::Unsupported(_) => self.session.unsupported(),
+            // For the person at the computer; no program learns of them.
+            Body::Refused(_) | Body::Permissions(_) => Ok(()),
             // The link handles these itself.
             Body::Ping(_) | Body::Pong(_) | Body::Close(_) => Ok(()),
             _ => Err(FrontError::OutOfOrder),

@@ -4,7 +4,10 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::traits::{ApprovalDecision, ApprovalRequest, KeyAlgorithm, KeyHandle, KeyStoreError, PublicKeyData};
+use crate::traits::{
+    ApprovalDecision, ApprovalRequest, KeyAlgorithm, KeyHandle, KeyStoreError, OwnerCheck, OwnerDecision, PinAnswer,
+    PinRequest, PublicKeyData,
+};
 
 /// Names one effect. Never used twice by the same card, so that a late result cannot be taken for another one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +58,10 @@ pub enum Effect {
     DeleteKey(KeyHandle),
     /// Ask the owner.
     Approve(ApprovalRequest),
+    /// Let the owner enter a PIN or PUK.
+    EnterPin(PinRequest),
+    /// Check that it is the owner.
+    VerifyOwner(OwnerCheck),
 }
 
 impl fmt::Debug for Effect {
@@ -68,6 +75,8 @@ impl fmt::Debug for Effect {
             Self::Agree { algorithm, .. } => write!(formatter, "Agree({algorithm:?})"),
             Self::DeleteKey(handle) => write!(formatter, "DeleteKey({handle:?})"),
             Self::Approve(request) => write!(formatter, "Approve({:02X}, {:?})", request.key, request.purpose),
+            Self::EnterPin(request) => write!(formatter, "EnterPin({:?})", request.purpose),
+            Self::VerifyOwner(_) => formatter.write_str("VerifyOwner"),
         }
     }
 }
@@ -87,6 +96,10 @@ pub enum EffectResult {
     Deleted,
     /// What the owner decided.
     Approval(ApprovalDecision),
+    /// What the owner entered.
+    Pin(PinAnswer),
+    /// Whether it is the owner.
+    Owner(OwnerDecision),
     /// The key store did not do it.
     Failed(KeyStoreError),
 }
@@ -98,6 +111,8 @@ impl fmt::Debug for EffectResult {
             Self::Bytes(bytes) => write!(formatter, "Bytes({} bytes)", bytes.len()),
             Self::Deleted => formatter.write_str("Deleted"),
             Self::Approval(decision) => write!(formatter, "Approval({decision:?})"),
+            Self::Pin(answer) => write!(formatter, "Pin({answer:?})"),
+            Self::Owner(decision) => write!(formatter, "Owner({decision:?})"),
             Self::Failed(error) => write!(formatter, "Failed({error:?})"),
         }
     }

@@ -17,7 +17,8 @@ use super::{
     Card, CardConfig, CardEvent, Effect, EffectResult, HostId, Input, LinkId, OperationId, Output, Probe, ProbePoint,
 };
 use crate::traits::{
-    ApprovalDecision, Batch, KeyAlgorithm, KeyHandle, KeyStoreError, PublicKeyData, StateStore, StoreError,
+    ApprovalDecision, Batch, KeyAlgorithm, KeyHandle, KeyStoreError, OwnerDecision, PinAnswer, PublicKeyData,
+    StateStore, StoreError,
 };
 
 /// Numbers that look random and are the same in every run.
@@ -150,6 +151,8 @@ impl InstantKeys {
                 EffectResult::Deleted
             }
             Effect::Approve(_) => EffectResult::Approval(ApprovalDecision::Approved),
+            Effect::EnterPin(_) => EffectResult::Pin(PinAnswer::Unanswered),
+            Effect::VerifyOwner(_) => EffectResult::Owner(OwnerDecision::Unavailable),
         }
     }
 

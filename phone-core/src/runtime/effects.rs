@@ -147,6 +147,8 @@ async fn perform(keystore: &dyn KeyStore, approver: &dyn Approver, effect: Effec
             Err(error) => EffectResult::Failed(error),
         },
         Effect::Approve(request) => EffectResult::Approval(approver.approve(request).await),
+        Effect::EnterPin(request) => EffectResult::Pin(approver.enter_pin(request).await),
+        Effect::VerifyOwner(check) => EffectResult::Owner(approver.verify_owner(check).await),
     }
 }
 

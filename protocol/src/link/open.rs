@@ -134,6 +134,10 @@ impl Open {
                 let request = Request::Transmit { session: transmit.session, id: transmit.request_id };
                 self.request = Some((request, now + REQUEST_LIMIT));
             }
+            Body::PinEntry(entry) => {
+                let request = Request::Transmit { session: entry.session, id: entry.request_id };
+                self.request = Some((request, now + REQUEST_LIMIT));
+            }
             // A reset ends what runs: nobody waits any more for the answer, which comes under the old epoch.
             Body::Reset(_) => self.request = self.request.filter(|(waiting, _)| *waiting == Request::Open),
             _ => {}
@@ -244,12 +248,14 @@ enum Sender {
 
 const fn sender(body: &Body) -> Sender {
     match body {
-        Body::Open(_) | Body::Transmit(_) | Body::Reset(_) | Body::Cancel(_) | Body::Fetch(_) => {
+        Body::Open(_) | Body::Transmit(_) | Body::PinEntry(_) | Body::Reset(_) | Body::Cancel(_) | Body::Fetch(_) => {
             Sender::Only(Side::Host)
         }
         Body::Opened(_)
         | Body::Response(_)
         | Body::Pending(_)
+        | Body::Refused(_)
+        | Body::Permissions(_)
         | Body::CardState(_)
         | Body::SecurityState(_)
         | Body::SnapshotPage(_) => Sender::Only(Side::Phone),

@@ -38,6 +38,9 @@ pub const TOKEN_LENGTH: usize = 32;
 /// Length of a snapshot's digest, where a message has one.
 pub const DIGEST_LENGTH: usize = 32;
 
+/// Most keys that [`Permissions`] can name.
+pub const KEYS_LIMIT: usize = 32;
+
 /// Why bytes from the peer are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -51,8 +54,8 @@ pub enum MessageError {
     /// Not an encoded envelope.
     #[error("a message that cannot be decoded")]
     Malformed,
-    /// A field has a length that it cannot have.
-    #[error("a message with a field of impossible length")]
+    /// A field has a length or a value that it cannot have.
+    #[error("a message with a field of impossible length or value")]
     FieldLength,
 }
 
@@ -63,7 +66,7 @@ impl Envelope {
     ///
     /// # Errors
     /// [`MessageError`] if the bytes are too long, are no envelope, or hold a token, digest, ATR or nonce of the wrong
-    /// length.
+    /// length, or a key reference that is none.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
         let mut copy = WipedBuffer::default();
         copy.extend(bytes);
@@ -92,7 +95,7 @@ impl Envelope {
     }
 }
 
-/// Checks the lengths of a message's fields and cleans its names.
+/// Checks the lengths and ranges of a message's fields and cleans its names.
 fn check(body: &mut Body) -> Result<(), MessageError> {
     let possible = match body {
         Body::Open(open) => {
@@ -110,6 +113,9 @@ fn check(body: &mut Body) -> Result<(), MessageError> {
         Body::SecurityState(state) => check_state(state),
         Body::Fetch(fetch) => fetch.digest.len() == DIGEST_LENGTH,
         Body::SnapshotPage(page) => page.digest.len() == DIGEST_LENGTH && is_page(page.length, page.page.len()),
+        Body::PinEntry(entry) => u8::try_from(entry.key_reference).is_ok(),
+        Body::Refused(refused) => u8::try_from(refused.key_reference).is_ok(),
+        Body::Permissions(permissions) => is_key_list(&permissions.keys),
         Body::PairCommit(commit) => {
             clean(&mut commit.host_name);
             clean(&mut commit.software);
@@ -149,6 +155,10 @@ fn is_page(length: u32, page: usize) -> bool {
     page <= PAGE_LIMIT && usize::try_from(length).is_ok_and(|length| length <= SNAPSHOT_LIMIT)
 }
 
+fn is_key_list(keys: &[u8]) -> bool {
+    keys.len() <= KEYS_LIMIT && keys.is_sorted_by(|before, after| before < after)
+}
+
 fn clean(name: &mut String) {
     *name = peer_name(name);
 }
@@ -167,11 +177,14 @@ macro_rules! into_envelope {
 into_envelope!(
     Open,
     Transmit,
+    PinEntry,
     Reset,
     Cancel,
     Opened,
     Response,
     Pending,
+    Refused,
+    Permissions,
     CardState,
     SecurityState,
     Fetch,
@@ -258,6 +271,19 @@ mod tests {
         .into()
     }
 
+    fn pin_entry(key_reference: u32) -> Envelope {
+        let operation = PinOperation::Change.into();
+        PinEntry { session: 1, request_id: 2, epoch: 3, operation, key_reference, time_limit_s: u32::MAX }.into()
+    }
+
+    fn refused(key_reference: u32) -> Envelope {
+        Refused { session: 1, request_id: 2, reason: RefusalReason::Denied.into(), key_reference }.into()
+    }
+
+    fn permissions(keys: &[u8]) -> Envelope {
+        Permissions { typed_pin: true, administer: false, connect_unattended: true, keys: keys.to_vec() }.into()
+    }
+
     #[test]
     fn limits_hold() {
         for right in [
@@ -270,6 +296,12 @@ mod tests {
             fetch(32),
             page(32, 0, 0),
             page(32, SNAPSHOT_LIMIT, PAGE_LIMIT),
+            pin_entry(0),
+            pin_entry(0xFF),
+            refused(0xFF),
+            permissions(&[]),
+            permissions(&[0x82, 0x9A, 0x9E]),
+            permissions(&(0..32).collect::<Vec<u8>>()),
         ] {
             assert_eq!(Envelope::from_bytes(&right.encode_to_vec()).as_ref(), Ok(&right));
         }
@@ -288,6 +320,11 @@ mod tests {
             page(31, 0, 0),
             page(32, SNAPSHOT_LIMIT + 1, PAGE_LIMIT),
             page(32, SNAPSHOT_LIMIT, PAGE_LIMIT + 1),
+            pin_entry(0x100),
+            refused(0x100),
+            permissions(&(0..33).collect::<Vec<u8>>()),
+            permissions(&[0x9A, 0x9A]),
+            permissions(&[0x9C, 0x9A]),
             PairOpen { nonce: vec![0; 33] }.into(),
             PairSecret { secret: Vec::new() }.into(),
             CardState { atr: vec![0; 34], ..CardState::default() }.into(),

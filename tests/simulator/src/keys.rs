@@ -9,7 +9,7 @@ use pocketcard_phone::card::test_support::InstantKeys;
 use pocketcard_phone::card::{Effect, EffectResult};
 use pocketcard_phone::{
     ApprovalDecision, ApprovalRequest, Approver, Clock as _, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError,
-    PublicKeyData, SealingError, SealingKey,
+    PinAnswer, PinRequest, PublicKeyData, SealingError, SealingKey,
 };
 use zeroize::Zeroizing;
 
@@ -113,7 +113,7 @@ impl KeyStore for CountedKeys {
     }
 }
 
-/// An owner who says yes at once. Whoever makes this phone ask is counted.
+/// An owner who says yes at once, and enters no PIN. Whoever makes this phone ask is counted.
 #[derive(Debug, Default)]
 pub struct CountedOwner(AtomicU64);
 
@@ -129,6 +129,11 @@ impl Approver for CountedOwner {
     async fn approve(&self, _request: ApprovalRequest) -> ApprovalDecision {
         self.0.fetch_add(1, Ordering::Relaxed);
         ApprovalDecision::Approved
+    }
+
+    async fn enter_pin(&self, _request: PinRequest) -> PinAnswer {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        PinAnswer::Unanswered
     }
 }
 
