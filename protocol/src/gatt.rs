@@ -2,7 +2,8 @@
 //!
 //! Spec: SPEC.md section 11.2
 
-use crate::link::INFO_LIMIT_BYTES;
+use crate::l2cap::Psm;
+use crate::link::{INFO_LIMIT_BYTES, Info};
 
 /// Instances of the service that a phone may have. One instance serves one host at a time: some systems (BlueZ) cannot
 /// notify one of several hosts that are subscribed to the same characteristic.
@@ -46,6 +47,12 @@ pub fn info_message(value: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn info_value(message: &[u8]) -> Option<&[u8]> {
     message.strip_prefix(&[INFO_KIND])
+}
+
+/// Where the phone takes channels of L2CAP, by the value of its `Info`. A hint, as all of `Info` is before the handshake.
+#[must_use]
+pub fn psm(value: &[u8]) -> Option<Psm> {
+    Info::offered_channel(value)
 }
 
 #[cfg(test)]

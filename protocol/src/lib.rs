@@ -13,7 +13,7 @@
 //! | [`snapshot`] | what a card says to everybody, in one piece | 7 |
 //! | [`pairing`] | QR text, digits, the keys of a pair | 8 |
 //! | [`link`] | the state machine that puts all of it in order; both ends drive it | 3, 6, 8 |
-//! | [`advertising`], [`gatt`] | what a phone shows on the radio | 11 |
+//! | [`advertising`], [`gatt`], [`l2cap`] | what a phone shows on the radio, and the channel it may offer there | 11 |
 #![forbid(unsafe_code)]
 
 pub mod advertising;
@@ -22,6 +22,7 @@ pub mod channel;
 pub mod entropy;
 pub mod fragment;
 pub mod gatt;
+pub mod l2cap;
 pub mod link;
 pub mod messages;
 pub mod pairing;

@@ -8,6 +8,7 @@ use pocketcard_protocol::channel::{
     HANDSHAKE_MESSAGE_LIMIT, RECORD_LIMIT, RECORD_PAYLOAD_LIMIT, REKEY_INTERVAL, REKEY_RECORDS,
 };
 use pocketcard_protocol::fragment::{FragmentSize, NEXT_FRAGMENT, WHOLE_MESSAGE, WINDOW};
+use pocketcard_protocol::l2cap::{CHANNELS_LIMIT, DOUBT, OPEN_LIMIT, SDU_LIMIT};
 use pocketcard_protocol::link::{EARLY_MESSAGE_LIMIT, INFO_LIMIT_BYTES, LINK_MESSAGE_LIMIT, limits::*};
 use pocketcard_protocol::messages::{ATR_LIMIT, DIGEST_LENGTH, MESSAGE_LIMIT, NAME_LIMIT, TOKEN_LENGTH};
 use pocketcard_protocol::pairing::{
@@ -123,4 +124,20 @@ fn section_4() {
     );
     let sizes = [FragmentSize::DEFAULT, FragmentSize::SMALLEST, FragmentSize::LARGEST].map(FragmentSize::bytes);
     assert_eq!((sizes, WINDOW), ([244, 20, 509], 4), "sections 4.2 and 4.3");
+}
+
+#[test]
+fn section_11() {
+    let limits = table("### 11.4 Limits");
+    let limit = |what| limits.get(what).map(|limit| (*limit).to_owned());
+    assert_eq!(
+        limit("a host waits for a channel of L2CAP and the phone's first message on it"),
+        Some(seconds(OPEN_LIMIT))
+    );
+    let doubt = "a host uses GATT alone with a phone after a channel of L2CAP went wrong";
+    assert_eq!(limit(doubt), Some(minutes(DOUBT)));
+    assert_eq!(limit("channels of L2CAP that a phone takes at once"), Some(number(CHANNELS_LIMIT)));
+    let channel = table("### 11.3 L2CAP channels");
+    let mtu = channel.get("MTU, the longest SDU that a side takes").copied().unwrap_or_default();
+    assert!(mtu.starts_with(&bytes(SDU_LIMIT.into())), "{mtu}");
 }

@@ -9,6 +9,7 @@ use std::{
 use async_channel::Receiver;
 use pocketcard_protocol::{
     channel::StaticSecret,
+    l2cap::Psm,
     link::{Link, PairingMode, PhoneConfig as LinkConfig, VersionRange},
     time::Timestamp,
 };
@@ -42,8 +43,8 @@ impl Setup {
         })
     }
 
-    pub(super) fn link(&self, pairing: PairingMode, now: Timestamp) -> Link {
-        Link::phone(LinkConfig { pairing, ..self.0.clone() }, now)
+    pub(super) fn link(&self, pairing: PairingMode, psm: Option<Psm>, now: Timestamp) -> Link {
+        Link::phone_with_channel(LinkConfig { pairing, ..self.0.clone() }, psm, now)
     }
 }
 

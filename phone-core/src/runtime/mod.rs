@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub use event::{DisconnectReason, PairingFailure, PhoneEvent};
 pub use hosts::HostInfo;
 pub use mailbox::{LinkHandle, Phone, PhoneError, PushError, ScanError};
-use pocketcard_protocol::{channel::StaticSecret, link::VersionRange};
+use pocketcard_protocol::{channel::StaticSecret, l2cap::Psm, link::VersionRange};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -101,6 +101,11 @@ pub trait Transport: Send {
 
     /// The runtime is done with the link. Messages taken before should still reach the host.
     fn close(&mut self);
+
+    /// Where the host may open a channel of L2CAP to carry its link instead; `Info` tells it.
+    fn psm(&self) -> Option<Psm> {
+        None
+    }
 }
 
 /// Starts a phone: the handle, and the future that is the phone. The phone ends when the future is dropped, after

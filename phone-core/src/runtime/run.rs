@@ -292,13 +292,14 @@ impl Runtime {
     ) {
         let strangers = self.links.values().filter(|entry| entry.host.is_none()).count();
         if self.links.len() >= LINKS || strangers >= STRANGERS {
-            let mut refused = LinkEntry::new(self.setup.link(PairingMode::Closed, now), transport, room, authenticated);
+            let mut refused =
+                LinkEntry::new(self.setup.link(PairingMode::Closed, None, now), transport, room, authenticated);
             refused.link.close(CloseReason::Busy, now);
             refused.flush(now);
             refused.end();
             return;
         }
-        let protocol_link = self.setup.link(self.pairing.mode(), now);
+        let protocol_link = self.setup.link(self.pairing.mode(), transport.psm(), now);
         self.links.insert(link, LinkEntry::new(protocol_link, transport, room, authenticated));
         self.touched.push(link);
     }

@@ -185,8 +185,13 @@ mod tests {
 
     #[test]
     fn the_prologue_binds_every_choice() {
-        let info = Info::new(VersionRange::SUPPORTED, super::super::info::Readiness::default(), 0, [1; 16]);
-        let other = Info::new(VersionRange::SUPPORTED, super::super::info::Readiness::default(), 1, [1; 16]);
+        let info = Info::new(VersionRange::SUPPORTED, super::super::info::Readiness::default(), [1; 16], None);
+        let other = Info::new(
+            VersionRange::SUPPORTED,
+            super::super::info::Readiness::default(),
+            [1; 16],
+            crate::l2cap::Psm::new(0x80),
+        );
         let header = FirstHandshake { version: 1, pattern: Pattern::Connect, info_nonce: [1; 16] };
         let all = [
             header.prologue(&info, None),

@@ -1,6 +1,7 @@
 //! What a phone says about itself before anything is encrypted.
 
 use super::reason::{CloseReason, Side, Violation};
+use crate::l2cap::Psm;
 
 /// Length of the nonce in `Info`.
 pub const INFO_NONCE_LENGTH: usize = 16;
@@ -8,6 +9,10 @@ pub const INFO_NONCE_LENGTH: usize = 16;
 pub const INFO_LIMIT_BYTES: usize = 128;
 
 const FIXED_LENGTH: usize = 1 + 1 + 1 + 1 + 4 + INFO_NONCE_LENGTH;
+const PSM_LENGTH: usize = 2;
+
+/// The capability of a channel of L2CAP. Its PSM follows the nonce.
+const L2CAP: u32 = 0x0000_0001;
 
 /// The only suite there is: X25519, AES-256-GCM, SHA-256.
 pub(super) const SUITE: u8 = 1;
@@ -93,6 +98,7 @@ pub struct Info {
     suites: u8,
     capabilities: u32,
     nonce: [u8; INFO_NONCE_LENGTH],
+    psm: Option<Psm>,
     bytes: Vec<u8>,
 }
 
@@ -100,14 +106,16 @@ impl Info {
     pub(super) fn new(
         versions: VersionRange,
         readiness: Readiness,
-        capabilities: u32,
         nonce: [u8; INFO_NONCE_LENGTH],
+        psm: Option<Psm>,
     ) -> Self {
-        let mut bytes = Vec::with_capacity(FIXED_LENGTH);
+        let capabilities = if psm.is_some() { L2CAP } else { 0 };
+        let mut bytes = Vec::with_capacity(FIXED_LENGTH + PSM_LENGTH);
         bytes.extend_from_slice(&[versions.min, versions.max, readiness.to_byte(), SUITE]);
         bytes.extend_from_slice(&capabilities.to_be_bytes());
         bytes.extend_from_slice(&nonce);
-        Self { versions, readiness, suites: SUITE, capabilities, nonce, bytes }
+        bytes.extend(psm.into_iter().flat_map(|psm| psm.number().to_be_bytes()));
+        Self { versions, readiness, suites: SUITE, capabilities, nonce, psm, bytes }
     }
 
     /// Reads the versions: the two bytes that mean the same in every version.
@@ -125,15 +133,24 @@ impl Info {
         let parts = || {
             let ([_, _, readiness, suites], rest) = bytes.split_first_chunk::<4>()?;
             let (capabilities, rest) = rest.split_first_chunk::<4>()?;
-            let (nonce, _later) = rest.split_first_chunk::<INFO_NONCE_LENGTH>()?;
-            Some((*readiness, *suites, u32::from_be_bytes(*capabilities), *nonce))
+            let (nonce, later) = rest.split_first_chunk::<INFO_NONCE_LENGTH>()?;
+            Some((*readiness, *suites, u32::from_be_bytes(*capabilities), *nonce, later))
         };
-        let (readiness, suites, capabilities, nonce) = parts().ok_or(CloseReason::Protocol(Violation::Info))?;
+        let (readiness, suites, capabilities, nonce, later) = parts().ok_or(CloseReason::Protocol(Violation::Info))?;
         if suites & SUITE == 0 {
             return Err(CloseReason::Protocol(Violation::Suite));
         }
         let readiness = Readiness::from_byte(readiness);
-        Ok(Self { versions, readiness, suites, capabilities, nonce, bytes: bytes.to_vec() })
+        // A channel that cannot be asked for is none: the link does without.
+        let psm = later.first_chunk().filter(|_| capabilities & L2CAP != 0);
+        let psm = psm.and_then(|number: &[u8; PSM_LENGTH]| Psm::new(u16::from_be_bytes(*number)));
+        Ok(Self { versions, readiness, suites, capabilities, nonce, psm, bytes: bytes.to_vec() })
+    }
+
+    /// The channel that an `Info` offers, if this version can read it.
+    pub(crate) fn offered_channel(bytes: &[u8]) -> Option<Psm> {
+        VersionRange::SUPPORTED.negotiate(Self::versions_of(bytes).ok()?, Side::Host).ok()?;
+        Self::parse(bytes).ok()?.psm
     }
 
     /// The versions that the phone speaks.
@@ -148,10 +165,16 @@ impl Info {
         self.readiness
     }
 
-    /// Bits of optional abilities; none is defined in version 1.
+    /// Bits of optional abilities.
     #[must_use]
     pub const fn capabilities(&self) -> u32 {
         self.capabilities
+    }
+
+    /// Where the phone takes channels of L2CAP, if it does.
+    #[must_use]
+    pub const fn psm(&self) -> Option<Psm> {
+        self.psm
     }
 
     pub(super) const fn nonce(&self) -> &[u8; INFO_NONCE_LENGTH] {
@@ -194,17 +217,35 @@ mod tests {
     #[test]
     fn info_survives_and_ignores_what_is_later() {
         let readiness = Readiness { scanned: true, compare: false };
-        let info = Info::new(range(1, 2), readiness, 7, [9; 16]);
+        let info = Info::new(range(1, 2), readiness, [9; 16], None);
         assert_eq!(Info::parse(info.as_bytes()), Ok(info.clone()));
         let longer = [info.as_bytes(), b"later"].concat();
         let read = Info::parse(&longer).expect("later fields are ignored");
-        assert_eq!((read.readiness(), read.capabilities(), read.nonce()), (readiness, 7, &[9; 16]));
-        assert_eq!(read.as_bytes(), longer);
+        assert_eq!((read.readiness(), read.capabilities(), read.nonce()), (readiness, 0, &[9; 16]));
+        assert_eq!((read.psm(), read.as_bytes()), (None, longer.as_slice()));
+    }
+
+    #[test]
+    fn a_channel_is_offered_by_its_capability_and_its_number() {
+        let info = Info::new(range(1, 1), Readiness::default(), [9; 16], Psm::new(0x81));
+        assert_eq!(info.as_bytes()[4..8], [0, 0, 0, 1]);
+        assert_eq!(info.as_bytes()[24..], [0, 0x81]);
+        let read = Info::parse(info.as_bytes()).expect("Info");
+        assert_eq!((read.psm(), &read), (Psm::new(0x81), &info));
+        let without = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = info.as_bytes().to_vec();
+            change(&mut bytes);
+            Info::parse(&bytes).expect("Info").psm()
+        };
+        assert_eq!(without(&|bytes| bytes[7] = 0), None, "no capability");
+        assert_eq!(without(&|bytes| bytes.truncate(25)), None, "no number");
+        assert_eq!(without(&|bytes| bytes[25] = 0x7F), None, "not a number that a system gives out");
+        assert_eq!(without(&|bytes| bytes[4] = 0x80), Psm::new(0x81), "what is unknown besides is ignored");
     }
 
     #[test]
     fn impossible_info_is_refused() {
-        let info = Info::new(range(1, 1), Readiness::default(), 0, [0; 16]);
+        let info = Info::new(range(1, 1), Readiness::default(), [0; 16], None);
         for length in 0..info.as_bytes().len() {
             assert_eq!(Info::parse(&info.as_bytes()[..length]), Err(CloseReason::Protocol(Violation::Info)));
         }

@@ -41,6 +41,7 @@ pub use info::{INFO_LIMIT_BYTES, INFO_NONCE_LENGTH, Info, Readiness, VersionRang
 pub use reason::{CloseReason, Limit, Side, Violation};
 
 use crate::channel::PublicKey;
+use crate::l2cap::Psm;
 use crate::messages::Envelope;
 use crate::pairing::{Digits, Offer, PairKeys};
 use crate::stream::LONGEST_BEFORE_AUTHENTICATION;
@@ -203,9 +204,15 @@ impl Link {
     /// A phone's link to whoever connected. The first thing to transmit is its `Info`.
     #[must_use]
     pub fn phone(config: PhoneConfig, now: Timestamp) -> Self {
+        Self::phone_with_channel(config, None, now)
+    }
+
+    /// The same over GATT, for a phone that also takes channels of L2CAP: its `Info` says where.
+    #[must_use]
+    pub fn phone_with_channel(config: PhoneConfig, psm: Option<Psm>, now: Timestamp) -> Self {
         let mut link =
             Self { state: State::Closed, out: Outbox::default(), versions: config.versions, side: Side::Phone };
-        match phone::AwaitHandshake::new(config, now, &mut link.out) {
+        match phone::AwaitHandshake::new(config, psm, now, &mut link.out) {
             Ok(state) => link.state = State::AwaitHandshake(Box::new(state)),
             Err(reason) => link.out.events.push_back(Event::Closed(reason)),
         }

@@ -11,16 +11,16 @@ use super::open::Open;
 use super::reason::{CloseReason, Limit, Side, Violation};
 use super::{Outbox, State};
 use crate::channel::{Handshake, Pattern};
+use crate::l2cap::Psm;
 use crate::pairing::QrText;
 use crate::time::Timestamp;
-
-/// Optional abilities; version 1 defines none.
-const CAPABILITIES: u32 = 0;
 
 /// Waits for a host's first handshake message.
 #[derive(Debug)]
 pub(super) struct AwaitHandshake {
     config: PhoneConfig,
+    /// What of the link's transport belongs into `Info`.
+    psm: Option<Psm>,
     info: Info,
     /// The `Info` before, which the host may have read while the present one was on its way.
     previous: Option<Info>,
@@ -30,13 +30,18 @@ pub(super) struct AwaitHandshake {
 }
 
 impl AwaitHandshake {
-    pub(super) fn new(mut config: PhoneConfig, now: Timestamp, out: &mut Outbox) -> Result<Self, CloseReason> {
+    pub(super) fn new(
+        mut config: PhoneConfig,
+        psm: Option<Psm>,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) -> Result<Self, CloseReason> {
         let mode = std::mem::take(&mut config.pairing);
-        let info = new_info(&config, &mode)?;
+        let info = new_info(&config, &mode, psm)?;
         out.transmits.push_back(frame::info(&info));
         let scan_expires = scan_expires(&mode, now);
         config.pairing = mode;
-        Ok(Self { config, info, previous: None, deadline: now + WAIT_LIMIT, scan_expires })
+        Ok(Self { config, psm, info, previous: None, deadline: now + WAIT_LIMIT, scan_expires })
     }
 
     pub(super) fn deadline(&self) -> Timestamp {
@@ -66,7 +71,7 @@ impl AwaitHandshake {
 
     fn change_mode(&mut self, mode: PairingMode, now: Timestamp, out: &mut Outbox) -> Result<(), CloseReason> {
         if mode.readiness() != self.info.readiness() {
-            let info = new_info(&self.config, &mode)?;
+            let info = new_info(&self.config, &mode, self.psm)?;
             out.transmits.push_back(frame::info(&info));
             self.previous = Some(std::mem::replace(&mut self.info, info));
         }
@@ -155,10 +160,10 @@ impl AwaitHandshake {
     }
 }
 
-fn new_info(config: &PhoneConfig, mode: &PairingMode) -> Result<Info, CloseReason> {
+fn new_info(config: &PhoneConfig, mode: &PairingMode, psm: Option<Psm>) -> Result<Info, CloseReason> {
     let mut nonce = [0; INFO_NONCE_LENGTH];
     config.entropy.fill(&mut nonce)?;
-    Ok(Info::new(config.versions, mode.readiness(), CAPABILITIES, nonce))
+    Ok(Info::new(config.versions, mode.readiness(), nonce, psm))
 }
 
 fn scan_expires(mode: &PairingMode, now: Timestamp) -> Option<Timestamp> {

@@ -150,6 +150,35 @@ fn versions_and_capabilities_cannot_be_talked_down() {
 }
 
 #[test]
+fn a_channel_that_is_offered_can_be_neither_hidden_nor_moved_nor_made_up() {
+    let parties = Parties::new(1);
+    let keys = parties.pair();
+    let opens = |offered: Option<u16>, tamper: &dyn Fn(&mut Vec<u8>)| {
+        let psm = offered.and_then(crate::l2cap::Psm::new);
+        let mut phone = Link::phone_with_channel(parties.phone.clone(), psm, Timestamp::ZERO);
+        let mut host = Link::host_connect(parties.host.clone(), &keys, Timestamp::ZERO);
+        let mut info = phone.poll_transmit().expect("Info");
+        tamper(&mut info);
+        host.handle_message(&info, Timestamp::ZERO);
+        while let Some(message) = host.poll_transmit() {
+            phone.handle_message(&message, Timestamp::ZERO);
+        }
+        !matches!(phone.poll_event(), Some(Event::Closed(CloseReason::Decrypt)))
+    };
+    assert!(opens(Some(0x80), &|_| {}));
+    assert!(!opens(Some(0x80), &|info| info[8] = 0), "hidden");
+    assert!(!opens(Some(0x80), &|info| info.truncate(25)), "cut off");
+    assert!(!opens(Some(0x80), &|info| info[26] = 0x81), "moved");
+    assert!(
+        !opens(None, &|info| {
+            info[8] = 1;
+            info.extend([0, 0x80])
+        }),
+        "made up"
+    );
+}
+
+#[test]
 fn the_version_that_the_host_chose_cannot_be_changed() {
     let mut parties = Parties::new(1);
     let range = VersionRange::new(1, 2).expect("a range");
