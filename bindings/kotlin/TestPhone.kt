@@ -334,9 +334,9 @@ val TESTS: Map<String, suspend Fixture.() -> Unit> = mapOf(
         keys.trouble = null
         signs()
         owner.decide = { throw RuntimeException("a bug in the app") }
-        refuses("6982")
+        refuses("6985")
         owner.decide = { throw ApproverException.Failed() }
-        refuses("6982")
+        refuses("6985")
         owner.decide = { ApprovalDecision.APPROVED }
         signs()
     },

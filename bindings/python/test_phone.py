@@ -312,7 +312,7 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         self.keys.trouble = None
         await self.assert_signs()
         for self.owner.decision in [RuntimeError("a bug in the app"), ffi.ApproverError.Failed()]:
-            self.assertEqual((await self.transmit(SIGN)).hex(), "6982")
+            self.assertEqual((await self.transmit(SIGN)).hex(), "6985")
         self.owner.decision = ffi.ApprovalDecision.APPROVED
         await self.assert_signs()
 

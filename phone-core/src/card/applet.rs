@@ -1,14 +1,16 @@
 //! What an application on the card is, so that others can sit beside PIV.
 
+use std::cell::Cell;
+
 use pocketcard_protocol::apdu::{Command, Response, StatusWord};
-use pocketcard_protocol::messages::PendingReason;
+use pocketcard_protocol::messages::{PendingReason, RefusalReason};
 use pocketcard_protocol::time::Timestamp;
 use pocketcard_protocol::{Entropy, EntropyError};
 
 use super::effect::{Effect, EffectResult};
 use super::event::{Caller, CommandLine};
 use super::probe::{Probe, ProbePoint};
-use crate::traits::{KeyHandle, StateStore};
+use crate::traits::{KeyHandle, PinPurpose, StateStore};
 
 /// Names a card session; applets keep their security state by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,12 +35,28 @@ pub struct Context<'a> {
     pub caller: &'a Caller,
     /// Keys that no state names any more; the card has them destroyed.
     pub deletions: &'a mut Vec<KeyHandle>,
+    /// Why the command is refused, for the person at the computer; see [`Context::refuse`].
+    pub refusal: &'a Cell<Option<Refusal>>,
+}
+
+/// Why a command is refused, where its status word does not tell a person enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: RefusalReason,
+    /// Key or secret that it is about; 0 if about none.
+    pub key: u8,
 }
 
 impl Context<'_> {
     /// Whether the owner asks, on the phone itself.
     pub(crate) const fn is_owner(&self) -> bool {
         matches!(self.caller, Caller::Owner)
+    }
+
+    /// Says why the command that is about to be refused is. A command that succeeds has nothing to explain.
+    pub(crate) fn refuse(&self, reason: RefusalReason, key: u8) {
+        self.refusal.set(Some(Refusal { reason, key }));
     }
 
     /// `N` random octets.
@@ -99,6 +117,12 @@ pub trait Applet: Send {
 
     /// Begins a command other than SELECT.
     fn execute(&mut self, session: SessionId, command: &Command, context: &mut Context<'_>) -> Progress;
+
+    /// Lets the owner enter a PIN or PUK on the phone, for the host of a session; `None` is one that no application has.
+    fn enter_pin(&mut self, session: SessionId, purpose: Option<PinPurpose>, context: &mut Context<'_>) -> Progress {
+        let _ = (session, purpose, context);
+        Progress::status(StatusWord::InstructionNotSupported)
+    }
 
     /// Goes on with the command that waited. Called only after [`Progress::Wait`], once.
     fn resume(&mut self, session: SessionId, result: EffectResult, context: &mut Context<'_>) -> Progress;

@@ -11,7 +11,7 @@ use super::effect::EffectResult;
 use super::event::CommandLine;
 use super::piv::PivApplet;
 use super::snapshot::Kept;
-use crate::traits::KeyHandle;
+use crate::traits::{KeyHandle, PinPurpose};
 
 /// Shortest identifier that selects: a registered application provider identifier.
 const SHORTEST_IDENTIFIER: usize = 5;
@@ -42,6 +42,16 @@ impl Dispatcher {
             return self.select(session, command);
         }
         self.selected_mut(session).execute(session, command, context)
+    }
+
+    /// Lets the owner enter a PIN or PUK of the selected application.
+    pub(crate) fn enter_pin(
+        &mut self,
+        session: SessionId,
+        purpose: Option<PinPurpose>,
+        context: &mut Context<'_>,
+    ) -> Progress {
+        self.selected_mut(session).enter_pin(session, purpose, context)
     }
 
     pub(crate) fn resume(&mut self, session: SessionId, result: EffectResult, context: &mut Context<'_>) -> Progress {

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use pocketcard_protocol::apdu::StatusWord;
 use zeroize::Zeroizing;
 
 use crate::traits::{
     ApprovalDecision, ApprovalRequest, KeyAlgorithm, KeyHandle, KeyStoreError, OwnerCheck, OwnerDecision, PinAnswer,
-    PinRequest, PublicKeyData,
+    PinPurpose, PinRequest, PublicKeyData,
 };
 
 /// Names one effect. Never used twice by the same card, so that a late result cannot be taken for another one's.
@@ -64,6 +65,39 @@ pub enum Effect {
     VerifyOwner(OwnerCheck),
 }
 
+/// A question to the owner, and how a request is answered that gets no answer to it.
+pub(crate) struct Question {
+    /// Key or secret that it is about.
+    pub(crate) key: u8,
+    /// The answer when nobody decides in time.
+    pub(crate) unanswered: StatusWord,
+    /// The answer when the host no longer wants one.
+    pub(crate) cancelled: StatusWord,
+}
+
+impl Effect {
+    /// The question to the owner that this effect is; `None` for work of the key store.
+    pub(crate) const fn question(&self) -> Option<Question> {
+        let (key, unanswered, cancelled) = match self {
+            Self::Approve(request) => (request.key, StatusWord::ConditionsNotSatisfied, StatusWord::NoDiagnosis),
+            Self::VerifyOwner(_) => (0x96, StatusWord::ConditionsNotSatisfied, StatusWord::NoDiagnosis),
+            Self::EnterPin(request) => {
+                let key = match request.purpose {
+                    PinPurpose::Verify | PinPurpose::Change => 0x80,
+                    PinPurpose::ChangePuk | PinPurpose::Unblock => 0x81,
+                };
+                (key, StatusWord::ExecutionError, StatusWord::EntryCancelled)
+            }
+            Self::Generate { .. }
+            | Self::Sign { .. }
+            | Self::Decrypt { .. }
+            | Self::Agree { .. }
+            | Self::DeleteKey(_) => return None,
+        };
+        Some(Question { key, unanswered, cancelled })
+    }
+}
+
 impl fmt::Debug for Effect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -102,6 +136,28 @@ pub enum EffectResult {
     Owner(OwnerDecision),
     /// The key store did not do it.
     Failed(KeyStoreError),
+}
+
+impl EffectResult {
+    /// Whether the owner said no.
+    pub(crate) const fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Self::Approval(ApprovalDecision::Denied)
+                | Self::Pin(PinAnswer::Cancelled)
+                | Self::Owner(OwnerDecision::Cancelled)
+        )
+    }
+
+    /// Whether the owner was there: this is an answer to a question, whichever.
+    pub(crate) const fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Approval(ApprovalDecision::Approved | ApprovalDecision::Denied)
+                | Self::Pin(PinAnswer::Entered(_) | PinAnswer::Cancelled)
+                | Self::Owner(OwnerDecision::Matched | OwnerDecision::NotMatched | OwnerDecision::Cancelled)
+        )
+    }
 }
 
 impl fmt::Debug for EffectResult {

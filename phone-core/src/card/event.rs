@@ -112,6 +112,13 @@ pub enum CardEvent {
         /// Tries that the host has left.
         pin_tries_left: u8,
     },
+    /// A host may no longer have the owner asked, because it was denied twice; or it may again, since the owner came.
+    PromptsHeld {
+        /// The host.
+        host: HostId,
+        /// Whether it is held from now on.
+        held: bool,
+    },
     /// The owner locked or unlocked the card.
     Locked(bool),
 }

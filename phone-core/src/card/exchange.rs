@@ -1,56 +1,26 @@
-//! How links, sessions, commands and effects come together in the [`Card`].
+//! How links, messages and sessions come together in the [`Card`]. What becomes of a request is in `running`.
 //!
 //! Spec: SPEC.md sections 7.3 to 7.5 and 9
 
-use std::time::Duration;
-
-use pocketcard_protocol::apdu::{Command, Response, StatusWord};
+use pocketcard_protocol::apdu::Command;
 use pocketcard_protocol::messages::{
-    Body, Cancel, CardState, CloseReason, Envelope, Open, Opened, Pending, PendingReason, Reset, Transmit, Unsupported,
+    Body, Cancel, CardState, CloseReason, Envelope, Open, Opened, PinEntry, Reset, Transmit, Unsupported,
 };
 use pocketcard_protocol::time::Timestamp;
 
-use super::applet::{Context, Progress, SessionId};
-use super::effect::{Effect, EffectResult, OperationId};
-use super::event::{Caller, CardEvent, CommandLine};
+use super::applet::SessionId;
+use super::event::{Caller, CardEvent};
+use super::pin_entry::Entry;
+use super::running::Work;
 use super::session::{Admission, CardSession};
 use super::{Card, HostId, LinkId, Output};
-use crate::traits::KeyHandle;
-
-/// How often a host is told that its request is alive.
-const PENDING_INTERVAL: Duration = Duration::from_millis(500);
-
-/// How long a host's command may take, the owner's answer included. A host gives up earlier, after 55 s; this is for one that
-/// does not, so that neither a question nor an operation stays for ever.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-
-/// A command under way.
-pub(super) struct Running {
-    request: u64,
-    epoch: u64,
-    caller: Caller,
-    line: CommandLine,
-    started: Timestamp,
-    /// What it waits for.
-    operation: Option<OperationId>,
-    reason: PendingReason,
-    pub(super) pending_due: Timestamp,
-}
-
-impl Running {
-    /// When it is given up; the owner's own command never is.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
-        self.caller.host().map(|_| self.started + COMMAND_LIMIT)
-    }
-}
 
 impl Card {
     pub(super) fn message(&mut self, link: LinkId, envelope: Envelope, now: Timestamp) {
         // Messages of a link that has just been closed may still come in.
         let Some(entry) = self.links.get(&link) else { return };
         let current = entry.session;
-        let of_session =
-            matches!(envelope.body, Some(Body::Transmit(_) | Body::Reset(_) | Body::Cancel(_) | Body::Fetch(_)));
+        let of_session = matches!(&envelope.body, Some(body) if is_of_session(body));
         if of_session && let Some(session) = current.and_then(|id| self.sessions.get_mut(&id)) {
             session.confirm_token();
         }
@@ -58,6 +28,9 @@ impl Card {
             (Some(Body::Open(open)), None) => self.open(link, open, now),
             (Some(Body::Transmit(transmit)), Some(session)) if transmit.session == session.0 => {
                 self.transmit(link, session, transmit, now);
+            }
+            (Some(Body::PinEntry(entry)), Some(session)) if entry.session == session.0 => {
+                self.pin_entry(link, session, &entry, now);
             }
             (Some(Body::Reset(Reset { session: number, epoch })), Some(session)) if number == session.0 => {
                 self.epoch(session, epoch);
@@ -67,7 +40,7 @@ impl Card {
                 self.cancel_request(session, request_id, now);
             }
             (Some(Body::Fetch(fetch)), Some(session)) if fetch.session == session.0 => self.fetch(link, &fetch),
-            (Some(Body::Open(_) | Body::Transmit(_) | Body::Reset(_) | Body::Cancel(_) | Body::Fetch(_)), _) => {
+            (Some(body), _) if matches!(body, Body::Open(_)) || is_of_session(&body) => {
                 self.close(link, CloseReason::Protocol);
             }
             // The link itself answers these; nothing of the card depends on them.
@@ -151,137 +124,36 @@ impl Card {
     }
 
     fn transmit(&mut self, link: LinkId, id: SessionId, mut transmit: Transmit, now: Timestamp) {
-        if self.epoch(id, transmit.epoch) {
+        let (request, epoch) = (transmit.request_id, transmit.epoch);
+        let Some(caller) = self.admit(link, id, request, epoch, now) else { return };
+        let work = Command::from_bytes(transmit.take_command()).map_or(Work::Malformed, Work::Command);
+        self.begin(id, request, epoch, caller, work, now);
+    }
+
+    fn pin_entry(&mut self, link: LinkId, id: SessionId, entry: &PinEntry, now: Timestamp) {
+        let Some(caller) = self.admit(link, id, entry.request_id, entry.epoch, now) else { return };
+        self.begin(id, entry.request_id, entry.epoch, caller, Work::Entry(Entry::new(entry)), now);
+    }
+
+    /// Whether a request is to be executed, and for whom. Whatever else is to be done about it has been done.
+    fn admit(&mut self, link: LinkId, id: SessionId, request: u64, epoch: u64, now: Timestamp) -> Option<Caller> {
+        if self.epoch(id, epoch) {
             // Apart from what the command does: a PIN that it verifies again would else look as if nothing had changed.
             self.announce_security();
         }
-        let running = self.running.get(&id).map(|running| running.request);
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let running = self.running.get(&id).map(|running| running.request());
+        let session = self.sessions.get_mut(&id)?;
         session.last_used = now;
-        match session.admit(transmit.request_id, transmit.epoch, running) {
-            Admission::Run => {}
-            Admission::Running => return,
+        match session.admit(request, epoch, running) {
+            Admission::Run => return Some(Caller::Host { id: session.host, name: session.host_name.clone() }),
+            Admission::Running => {}
             Admission::Repeat => {
                 let stored = session.stored_response(id.0);
-                self.outputs.extend(stored.map(|envelope| Output::Send { link, envelope }));
-                return;
+                self.outputs.extend(stored.into_iter().map(|envelope| Output::Send { link, envelope }));
             }
-            Admission::Refuse => return self.close(link, CloseReason::Protocol),
+            Admission::Refuse => self.close(link, CloseReason::Protocol),
         }
-        let caller = Caller::Host { id: session.host, name: session.host_name.clone() };
-        let command = Command::from_bytes(transmit.take_command());
-        self.begin(id, transmit.request_id, transmit.epoch, caller, command.ok(), now);
-    }
-
-    /// Begins a command; `None` is one that could not be read.
-    fn begin(
-        &mut self,
-        id: SessionId,
-        request: u64,
-        epoch: u64,
-        caller: Caller,
-        command: Option<Command>,
-        now: Timestamp,
-    ) {
-        let line = match &command {
-            Some(command) => self.dispatcher.describe(id, command),
-            None => CommandLine::bare("malformed command"),
-        };
-        let running = Running {
-            request,
-            epoch,
-            caller: caller.clone(),
-            line,
-            started: now,
-            operation: None,
-            reason: PendingReason::Busy,
-            pending_due: now + PENDING_INTERVAL,
-        };
-        self.running.insert(id, running);
-        let progress = match command {
-            None => Progress::status(StatusWord::WrongLength),
-            // A locked card costs nobody a try: it does not look at the command.
-            Some(_) if self.locked && id != SessionId::OWNER => Progress::status(StatusWord::ConditionsNotSatisfied),
-            Some(command) => {
-                self.with_context(&caller, now, |dispatcher, context| dispatcher.execute(id, &command, context))
-            }
-        };
-        self.advance(id, progress, now);
-    }
-
-    fn with_context(
-        &mut self,
-        caller: &Caller,
-        now: Timestamp,
-        work: impl FnOnce(&mut super::Dispatcher, &mut Context<'_>) -> Progress,
-    ) -> Progress {
-        let mut deletions = Vec::new();
-        let mut context = Context {
-            store: &*self.store,
-            entropy: &*self.entropy,
-            probe: &*self.probe,
-            now,
-            caller,
-            deletions: &mut deletions,
-        };
-        let progress = work(&mut self.dispatcher, &mut context);
-        deletions.into_iter().for_each(|handle| self.delete_key(handle));
-        progress
-    }
-
-    fn advance(&mut self, id: SessionId, progress: Progress, now: Timestamp) {
-        match progress {
-            Progress::Done(response) => self.finish(id, response, now),
-            Progress::Wait(effect, reason) => {
-                let operation = self.next_operation();
-                if let Some(running) = self.running.get_mut(&id) {
-                    running.operation = Some(operation);
-                    running.reason = reason;
-                }
-                self.operations.insert(operation, id);
-                self.outputs.push_back(Output::Effect { operation, effect });
-            }
-        }
-    }
-
-    /// Answers the command of a session. What it changed for this and other hosts is told before.
-    fn finish(&mut self, id: SessionId, response: Response, now: Timestamp) {
-        let Some(running) = self.running.remove(&id) else { return };
-        self.announce_security();
-        let status = response.status();
-        if id == SessionId::OWNER {
-            self.outputs.push_back(Output::LocalResponse { request: running.request, response });
-        } else if let Some(session) = self.sessions.get_mut(&id) {
-            let bytes = response.into_bytes();
-            if let Some(link) = session.link {
-                let envelope = session.response(id.0, running.request, running.epoch, bytes.to_vec());
-                self.outputs.push_back(Output::Send { link, envelope });
-            }
-            session.store(running.epoch, bytes);
-        }
-        let duration = now.saturating_since(running.started);
-        self.tell(CardEvent::Command { caller: running.caller, command: running.line, status, duration });
-        if id == SessionId::OWNER {
-            self.next_local(now);
-        }
-    }
-
-    pub(super) fn completed(&mut self, operation: OperationId, result: EffectResult, now: Timestamp) {
-        let Some(id) = self.operations.remove(&operation) else {
-            // Nobody waits for it: a result is wiped with its buffer, a new key is destroyed.
-            if let EffectResult::Generated { handle, .. } = result
-                && !self.key_handles().contains(&handle)
-            {
-                self.delete_key(handle);
-            }
-            return;
-        };
-        let Some(running) = self.running.get_mut(&id) else { return };
-        running.operation = None;
-        running.reason = PendingReason::Busy;
-        let caller = running.caller.clone();
-        let progress = self.with_context(&caller, now, |dispatcher, context| dispatcher.resume(id, result, context));
-        self.advance(id, progress, now);
+        None
     }
 
     /// Raises a session's epoch: what runs ends, and nothing of what was verified stays. Gives whether it was lower.
@@ -292,38 +164,6 @@ impl Card {
             self.dispatcher.reset(id);
         }
         raised
-    }
-
-    /// Gives up the command of a session. The host is told, so that it does not wait for the link's limit; the message carries
-    /// the old epoch, and nothing is stored.
-    fn abandon(&mut self, id: SessionId) {
-        let Some(running) = self.running.remove(&id) else { return };
-        self.dispatcher.cancel(id);
-        if let Some(operation) = running.operation {
-            self.operations.remove(&operation);
-            self.outputs.push_back(Output::CancelEffect(operation));
-        }
-        let answer = Response::status_only(StatusWord::NoDiagnosis);
-        if id == SessionId::OWNER {
-            self.outputs.push_back(Output::LocalResponse { request: running.request, response: answer });
-        } else if let Some(session) = self.sessions.get(&id)
-            && let Some(link) = session.link
-        {
-            let envelope = session.response(id.0, running.request, running.epoch, answer.as_bytes().to_vec());
-            self.outputs.push_back(Output::Send { link, envelope });
-        }
-        self.tell(CardEvent::Cancelled { caller: running.caller, command: running.line });
-    }
-
-    /// Ends one request that runs, without a reset: it is answered, and its id is spent.
-    fn cancel_request(&mut self, id: SessionId, request: u64, now: Timestamp) {
-        let Some(running) = self.running.get(&id).filter(|running| running.request == request) else { return };
-        if let Some(operation) = running.operation {
-            self.operations.remove(&operation);
-            self.outputs.push_back(Output::CancelEffect(operation));
-        }
-        self.dispatcher.cancel(id);
-        self.finish(id, Response::status_only(StatusWord::NoDiagnosis), now);
     }
 
     pub(super) fn link_down(&mut self, link: LinkId, now: Timestamp) {
@@ -359,6 +199,7 @@ impl Card {
             self.sessions.iter().filter(|(_, session)| session.host == host).map(|(id, _)| *id).collect();
         sessions.into_iter().for_each(|id| self.end_session(id));
         links.into_iter().for_each(|link| self.close(link, CloseReason::Revoked));
+        self.prompts.forget(host);
     }
 
     /// Closes a link. Its session ends, unless it has moved to another link.
@@ -391,60 +232,6 @@ impl Card {
         self.tell(CardEvent::Locked(locked));
     }
 
-    pub(super) fn local(&mut self, request: u64, command: Command, now: Timestamp) {
-        self.waiting.push_back((request, command));
-        self.next_local(now);
-    }
-
-    fn next_local(&mut self, now: Timestamp) {
-        if self.running.contains_key(&SessionId::OWNER) {
-            return;
-        }
-        if let Some((request, command)) = self.waiting.pop_front() {
-            self.begin(SessionId::OWNER, request, 0, Caller::Owner, Some(command), now);
-        }
-    }
-
-    pub(super) fn local_reset(&mut self, now: Timestamp) {
-        self.abandon(SessionId::OWNER);
-        self.dispatcher.reset(SessionId::OWNER);
-        self.next_local(now);
-    }
-
-    pub(super) fn enrol(&mut self, request: u64, pin: &[u8; 8], puk: &[u8; 8], now: Timestamp) {
-        let progress =
-            self.with_context(&Caller::Owner, now, |dispatcher, context| dispatcher.enrol(pin, puk, context).into());
-        self.announce_security();
-        if let Progress::Done(response) = progress {
-            self.outputs.push_back(Output::LocalResponse { request, response });
-        }
-    }
-
-    pub(super) fn send_pending(&mut self, now: Timestamp) {
-        for (id, running) in &mut self.running {
-            let Some(link) = self.sessions.get(id).and_then(|session| session.link) else { continue };
-            if running.pending_due <= now {
-                running.pending_due = now + PENDING_INTERVAL;
-                let pending = Pending { session: id.0, request_id: running.request, reason: running.reason.into() };
-                self.outputs.push_back(Output::Send { link, envelope: pending.into() });
-            }
-        }
-    }
-
-    /// Gives up the commands that have taken too long, as if their hosts had cancelled them.
-    pub(super) fn give_up_overdue(&mut self, now: Timestamp) {
-        let is_overdue = |running: &Running| running.deadline().is_some_and(|deadline| deadline <= now);
-        let overdue: Vec<(SessionId, u64)> = self
-            .running
-            .iter()
-            .filter(|(_, running)| is_overdue(running))
-            .map(|(id, running)| (*id, running.request))
-            .collect();
-        for (id, request) in overdue {
-            self.cancel_request(id, request, now);
-        }
-    }
-
     /// Ends the sessions whose host did not come back, and forgets what those had proven that were idle for long.
     pub(super) fn expire_sessions(&mut self, now: Timestamp) {
         let is_due = |id, session| self.session_deadline(id, session).is_some_and(|deadline| deadline <= now);
@@ -461,7 +248,9 @@ impl Card {
     }
 
     pub(super) fn session_deadline(&self, id: SessionId, session: &CardSession) -> Option<Timestamp> {
-        let idle = self.config.idle_limit.filter(|_| self.dispatcher.has_proof(id));
+        // Whoever waits for an answer is not idle: the owner may be typing the PIN.
+        let rests = self.dispatcher.has_proof(id) && !self.running.contains_key(&id);
+        let idle = self.config.idle_limit.filter(|_| rests);
         let idle = idle.map(|limit| session.last_used + limit);
         self.grace_of(session).into_iter().chain(idle).min()
     }
@@ -484,17 +273,12 @@ impl Card {
         }
     }
 
-    fn delete_key(&mut self, handle: KeyHandle) {
-        let operation = self.next_operation();
-        self.outputs.push_back(Output::Effect { operation, effect: Effect::DeleteKey(handle) });
-    }
-
-    fn next_operation(&mut self) -> OperationId {
-        self.last_operation += 1;
-        OperationId(self.last_operation)
-    }
-
     pub(super) fn tell(&mut self, event: CardEvent) {
         self.outputs.push_back(Output::Event(event));
     }
+}
+
+/// Whether a message speaks in a session.
+const fn is_of_session(body: &Body) -> bool {
+    matches!(body, Body::Transmit(_) | Body::PinEntry(_) | Body::Reset(_) | Body::Cancel(_) | Body::Fetch(_))
 }

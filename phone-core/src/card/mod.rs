@@ -1,7 +1,9 @@
 //! The card as a pure state machine: [`Card::handle`] in, [`Card::poll_output`] out. It reads no clock, no socket, no file and no
 //! random source; what takes time is an [`Effect`] with an [`OperationId`], and a result that comes late is dropped by it.
 //!
+//! - `exchange`: links, messages and sessions. `running`: requests from their admission to their answer.
 //! - `session`: one card session per paired host: request ids, reset epochs, tokens.
+//! - `prompts`: how often a host may have the owner asked. `pin_entry`: the PIN that is entered on the phone.
 //! - `dispatcher`, [`applet`]: which application a command is for, and what an application is.
 //! - `snapshot`: what everybody may read, in one piece for the hosts.
 //! - [`piv`]: the PIV application. `configuration`: what management tools ask before they use it.
@@ -16,8 +18,11 @@ mod dispatcher;
 mod effect;
 mod event;
 mod exchange;
+mod pin_entry;
 pub mod piv;
 mod probe;
+mod prompts;
+mod running;
 mod session;
 mod snapshot;
 #[cfg(any(test, feature = "test-support"))]
@@ -39,8 +44,9 @@ use zeroize::Zeroizing;
 use self::applet::SessionId;
 use self::configuration::ConfigurationApplet;
 use self::dispatcher::Dispatcher;
-use self::exchange::Running;
 use self::piv::{Kind, PivApplet, Profile, TouchPolicy, Version};
+use self::prompts::Prompts;
+use self::running::Running;
 use self::session::CardSession;
 use crate::traits::{Entropy, EntropyError, KeyAlgorithm, KeyHandle, StateStore, StoreError};
 
@@ -103,6 +109,8 @@ pub enum Input {
     },
     /// The owner took a host's permission to use the card.
     HostForgotten(HostId),
+    /// The owner has opened the app, or come back to it: every host may have questions put again.
+    OwnerPresent,
     /// The owner locked the card: hosts see it removed.
     LockCard,
     /// The owner unlocked the card: hosts see it inserted.
@@ -260,6 +268,7 @@ pub struct Card {
     /// Commands under way, at most one in each session.
     running: BTreeMap<SessionId, Running>,
     operations: BTreeMap<OperationId, SessionId>,
+    prompts: Prompts,
     /// Commands of the owner that wait for the one before them.
     waiting: VecDeque<(u64, Command)>,
     locked: bool,
@@ -300,6 +309,7 @@ impl Card {
             sessions: BTreeMap::new(),
             running: BTreeMap::new(),
             operations: BTreeMap::new(),
+            prompts: Prompts::default(),
             waiting: VecDeque::new(),
             locked: false,
             last_session: SessionId::OWNER.0,
@@ -323,6 +333,11 @@ impl Card {
             Input::LinkClosed { link } => self.link_closed(link),
             Input::Completed { operation, result } => self.completed(operation, result, now),
             Input::HostForgotten(host) => self.host_forgotten(host),
+            Input::OwnerPresent => {
+                for host in self.prompts.owner_present() {
+                    self.tell(CardEvent::PromptsHeld { host, held: false });
+                }
+            }
             Input::LockCard => self.set_locked(true, now),
             Input::UnlockCard => self.set_locked(false, now),
             Input::Local { request, command } => self.local(request, command, now),

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use pocketcard_protocol::messages::{Envelope, Response, SecurityState};
+use pocketcard_protocol::messages::{Envelope, Refused, Response, SecurityState};
 use pocketcard_protocol::snapshot::SnapshotDigest;
 use pocketcard_protocol::time::Timestamp;
 use subtle::ConstantTimeEq as _;
@@ -33,6 +33,7 @@ pub(crate) enum Admission {
 struct Stored {
     epoch: u64,
     response: Zeroizing<Vec<u8>>,
+    refused: Option<Refused>,
 }
 
 /// One host's session with the card.
@@ -155,17 +156,18 @@ impl CardSession {
     }
 
     /// Keeps the result of the last request.
-    pub(crate) fn store(&mut self, epoch: u64, response: Zeroizing<Vec<u8>>) {
+    pub(crate) fn store(&mut self, epoch: u64, response: Zeroizing<Vec<u8>>, refused: Option<Refused>) {
         // A result of an older epoch is nobody's: the reset that came since wiped what it would have overwritten.
         if epoch == self.epoch {
-            self.stored = Some(Stored { epoch, response });
+            self.stored = Some(Stored { epoch, response, refused });
         }
     }
 
-    /// The message with the stored result.
-    pub(crate) fn stored_response(&self, session: u64) -> Option<Envelope> {
-        let stored = self.stored.as_ref()?;
-        Some(self.response(session, self.last_request, stored.epoch, stored.response.to_vec()))
+    /// The stored result, and before it why it refuses; nothing if none is stored.
+    pub(crate) fn stored_response(&self, session: u64) -> Vec<Envelope> {
+        let Some(stored) = &self.stored else { return Vec::new() };
+        let response = self.response(session, self.last_request, stored.epoch, stored.response.to_vec());
+        stored.refused.clone().map(Into::into).into_iter().chain([response]).collect()
     }
 
     /// A message with this response APDU.
@@ -232,7 +234,7 @@ mod tests {
         assert_eq!(session.admit(2, 4, None), Admission::Refuse);
         assert_eq!(session.admit(1, 3, None), Admission::Refuse, "an older epoch");
         assert_eq!(session.admit(1, 4, None), Admission::Run);
-        session.store(4, bytes(&[0x90, 0x00]));
+        session.store(4, bytes(&[0x90, 0x00]), None);
         assert_eq!(session.admit(1, 4, None), Admission::Repeat);
         assert_eq!(session.admit(1, 4, None), Admission::Repeat, "as often as the host asks");
         assert_eq!(session.admit(3, 4, None), Admission::Refuse);
@@ -253,14 +255,14 @@ mod tests {
     fn an_epoch_wipes_the_stored_result_and_keeps_the_ids() {
         let mut session = session();
         assert_eq!(session.admit(1, 4, None), Admission::Run);
-        session.store(4, bytes(&[1, 2, 0x90, 0x00]));
+        session.store(4, bytes(&[1, 2, 0x90, 0x00]), None);
         assert!(!session.raise_epoch(4) && !session.raise_epoch(3));
         assert!(session.raise_epoch(9));
-        assert!(session.stored_response(1).is_none());
+        assert!(session.stored_response(1).is_empty());
         assert_eq!(session.admit(1, 9, None), Admission::Refuse, "never again, under any epoch");
         assert_eq!(session.admit(2, 9, None), Admission::Run);
-        session.store(4, bytes(&[0x90, 0x00]));
-        assert!(session.stored_response(1).is_none(), "a result of an old epoch is not kept");
+        session.store(4, bytes(&[0x90, 0x00]), None);
+        assert!(session.stored_response(1).is_empty(), "a result of an old epoch is not kept");
     }
 
     #[test]

@@ -4,10 +4,10 @@ use core::fmt;
 
 /// How a command ended: SW1 and SW2 as one value, total over all 65,536 of them.
 ///
-/// Names are those of ISO/IEC 7816-4, or of SP 800-73-4 where it says something more exact. Every number maps to
+/// Names are those of ISO/IEC 7816-4, or of SP 800-73-4 or PC/SC part 10 where they say something more exact. Every number maps to
 /// exactly one value of [`From<u16>`] and back to itself, so relaying a status word never changes it.
 ///
-/// Spec: ISO/IEC 7816-4 section 5.6; SP 800-73-4 part 1, section 5.6
+/// Spec: ISO/IEC 7816-4 section 5.6; SP 800-73-4 part 1, section 5.6; PC/SC part 10, section 2.5
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StatusWord {
@@ -29,6 +29,12 @@ pub enum StatusWord {
     RemainingTries(u8),
     /// `64 00`: the execution failed, nothing changed.
     ExecutionError,
+    /// `64 01`: whoever was to enter a PIN cancelled.
+    EntryCancelled,
+    /// `64 02`: the new PIN was entered in two ways.
+    EntriesDiffer,
+    /// `64 03`: what was entered has not the form of a PIN.
+    EntryMalformed,
     /// `65 00`: the execution failed, the state has changed.
     ExecutionErrorChanged,
     /// `65 81`: the memory failed.
@@ -100,7 +106,7 @@ pub enum StatusWord {
 }
 
 /// Every status word without a parameter, with its value.
-const NAMED: [(StatusWord, u16); 39] = [
+const NAMED: [(StatusWord, u16); 42] = [
     (StatusWord::Success, 0x9000),
     (StatusWord::WarningUnchanged, 0x6200),
     (StatusWord::DataMayBeCorrupted, 0x6281),
@@ -108,6 +114,9 @@ const NAMED: [(StatusWord, u16); 39] = [
     (StatusWord::SelectedFileDeactivated, 0x6283),
     (StatusWord::VerificationFailed, 0x6300),
     (StatusWord::ExecutionError, 0x6400),
+    (StatusWord::EntryCancelled, 0x6401),
+    (StatusWord::EntriesDiffer, 0x6402),
+    (StatusWord::EntryMalformed, 0x6403),
     (StatusWord::ExecutionErrorChanged, 0x6500),
     (StatusWord::MemoryFailure, 0x6581),
     (StatusWord::SecurityIssue, 0x6600),

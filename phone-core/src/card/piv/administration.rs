@@ -19,7 +19,7 @@ use crate::card::event::Caller;
 use crate::traits::{ApprovalPurpose, ApprovalRequest};
 
 /// Key reference of the management key, and what an approval about the whole card names.
-const MANAGEMENT_KEY: u8 = 0x9B;
+pub(super) const MANAGEMENT_KEY: u8 = 0x9B;
 
 impl PivApplet {
     /// A challenge for the host to encrypt. Programs also take it as a random number.

@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use pocketcard_protocol::apdu::{Response, StatusWord};
-use pocketcard_protocol::messages::PendingReason;
+use pocketcard_protocol::messages::{PendingReason, RefusalReason};
 use pocketcard_protocol::time::Timestamp;
 use pocketcard_protocol::tlv::Writer;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::PivApplet;
+use super::administration::MANAGEMENT_KEY;
 use super::command::KeyInput;
 use super::key_record::KeyRecord;
 use super::policy::TouchPolicy;
@@ -69,8 +70,20 @@ impl PivApplet {
         decision: ApprovalDecision,
         context: &mut Context<'_>,
     ) -> Result<Progress, StatusWord> {
-        if decision != ApprovalDecision::Approved {
-            return Err(StatusWord::SecurityStatusNotSatisfied);
+        let key = match &approved {
+            Approved::KeyUse(operation) => operation.slot.reference(),
+            Approved::Management(_) | Approved::Reset => MANAGEMENT_KEY,
+        };
+        match decision {
+            ApprovalDecision::Approved => {}
+            ApprovalDecision::Denied => {
+                context.refuse(RefusalReason::Denied, key);
+                return Err(StatusWord::SecurityStatusNotSatisfied);
+            }
+            ApprovalDecision::Unanswered => {
+                context.refuse(RefusalReason::Unanswered, key);
+                return Err(StatusWord::ConditionsNotSatisfied);
+            }
         }
         match approved {
             Approved::KeyUse(operation) => {

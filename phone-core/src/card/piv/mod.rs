@@ -6,7 +6,7 @@
 //! | `reference`, `policy` | key references, algorithms and rules as types |
 //! | `state`, `pin`, `management_key`, `key_record`, `objects` | what is durable |
 //! | `security` | what a card session may do, and forgets |
-//! | `data`, `verify`, `authenticate`, `generate`, `administration`, `metadata` | the handlers, by job |
+//! | `data`, `verify`, `entry`, `authenticate`, `generate`, `administration`, `metadata` | the handlers, by job |
 //!
 //! Spec: SP 800-73-4; SP 800-78-4; Yubico PIV extensions at compatibility level 5.7
 
@@ -14,6 +14,7 @@ mod administration;
 mod authenticate;
 mod command;
 mod data;
+mod entry;
 mod generate;
 mod key_record;
 mod management_key;
@@ -39,7 +40,7 @@ use super::CardError;
 use super::applet::{Applet, Context, PinStatus, Progress, SessionId};
 use super::effect::EffectResult;
 use super::event::CommandLine;
-use crate::traits::{Entropy, KeyHandle, KeyStoreError, StateStore};
+use crate::traits::{Entropy, KeyHandle, KeyStoreError, PinPurpose, StateStore};
 
 pub use self::objects::ObjectTag;
 pub use self::policy::{PinPolicy, Policies, RequestedPolicies, TouchPolicy};
@@ -132,14 +133,15 @@ impl PivApplet {
         command: PivCommand<'_>,
         context: &mut Context<'_>,
     ) -> Result<Progress, StatusWord> {
+        let kept = self.kept_tries(context);
         match command {
             PivCommand::GetData(tag) => self.get_data(session, tag),
             PivCommand::PutData { tag, content } => self.put_data(session, tag, content, context),
             PivCommand::VerifyStatus => Ok(self.verify_status(session, context)),
             PivCommand::VerifyLogout => Ok(self.verify_logout(session)),
-            PivCommand::Verify { pin } => self.verify(session, pin, context),
-            PivCommand::Change { reference, old, new } => self.change(session, reference, old, new, context),
-            PivCommand::ResetRetryCounter { puk, pin } => self.reset_retry_counter(session, puk, pin, context),
+            PivCommand::Verify { pin } => self.verify(session, pin, kept, context),
+            PivCommand::Change { reference, old, new } => self.change(session, reference, old, new, kept, context),
+            PivCommand::ResetRetryCounter { puk, pin } => self.reset_retry_counter(session, puk, pin, kept, context),
             PivCommand::SetPinRetries { pin, puk } => self.set_pin_retries(session, pin, puk, context),
             PivCommand::ManagementChallenge { algorithm } => self.management_challenge(session, algorithm, context),
             PivCommand::ManagementResponse { algorithm, response } => {
@@ -175,12 +177,16 @@ impl PivApplet {
             (Some(Suspended::Approval(approved)), EffectResult::Approval(decision)) => {
                 self.approved(session, approved, decision, context)
             }
+            (Some(Suspended::PinEntry(purpose)), EffectResult::Pin(answer)) => {
+                self.pin_entered(session, purpose, answer, context)
+            }
             (Some(Suspended::KeyUse), EffectResult::Bytes(bytes)) => Ok(self.key_used(&bytes, context)),
             (Some(Suspended::Generation(generation)), EffectResult::Generated { handle, public }) => {
                 self.generated(session, generation, handle, &public, context)
             }
             // What the owner was asked about has lost its ground in the meantime.
             (None, EffectResult::Approval(_)) => Err(StatusWord::SecurityStatusNotSatisfied),
+            (None, EffectResult::Pin(_)) => Err(StatusWord::ConditionsNotSatisfied),
             (_, EffectResult::Failed(error)) => Err(refusal(error)),
             // A key that nobody waits for any more.
             (_, EffectResult::Generated { handle, .. }) => {
@@ -222,6 +228,10 @@ impl Applet for PivApplet {
     fn execute(&mut self, session: SessionId, command: &Command, context: &mut Context<'_>) -> Progress {
         let progress = PivCommand::parse(command).and_then(|command| self.run(session, command, context));
         progress.unwrap_or_else(Progress::status)
+    }
+
+    fn enter_pin(&mut self, session: SessionId, purpose: Option<PinPurpose>, context: &mut Context<'_>) -> Progress {
+        self.ask_for_pin(session, purpose, context).unwrap_or_else(Progress::status)
     }
 
     fn resume(&mut self, session: SessionId, result: EffectResult, context: &mut Context<'_>) -> Progress {

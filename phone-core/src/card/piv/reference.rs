@@ -106,6 +106,16 @@ pub enum PinReference {
     Puk,
 }
 
+impl PinReference {
+    /// The key reference on the wire.
+    pub const fn identifier(self) -> u8 {
+        match self {
+            Self::Pin => 0x80,
+            Self::Puk => 0x81,
+        }
+    }
+}
+
 /// Whatever GET METADATA can be asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetadataReference {

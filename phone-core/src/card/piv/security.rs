@@ -8,7 +8,7 @@ use super::authenticate::KeyOperation;
 use super::generate::Generation;
 use super::management_key::{BLOCK, Challenge};
 use super::policy::PinPolicy;
-use crate::traits::KeyHandle;
+use crate::traits::{KeyHandle, PinPurpose};
 
 /// Whether the PIN has been verified, and for what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,8 @@ impl PinProof {
 pub(crate) enum Suspended {
     /// The owner is asked; then this happens.
     Approval(Approved),
+    /// The owner enters a PIN or PUK.
+    PinEntry(PinPurpose),
     /// The key store uses a key.
     KeyUse,
     /// The key store makes a key.
@@ -82,7 +84,8 @@ impl SecurityStatus {
     /// Forgets everything that was proven. A key operation under way goes on and finds that out; what the owner is being asked
     /// about is no longer what it was, so the answer will open nothing.
     pub(crate) fn forget(&mut self) {
-        let suspended = self.suspended.take().filter(|suspended| !matches!(suspended, Suspended::Approval(_)));
+        let asks = |suspended: &Suspended| matches!(suspended, Suspended::Approval(_) | Suspended::PinEntry(_));
+        let suspended = self.suspended.take().filter(|suspended| !asks(suspended));
         *self = Self { suspended, ..Self::default() };
     }
 

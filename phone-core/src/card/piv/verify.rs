@@ -6,6 +6,7 @@
 //! Spec: SP 800-73-4 part 2, sections 3.2.1 to 3.2.3
 
 use pocketcard_protocol::apdu::StatusWord;
+use pocketcard_protocol::messages::RefusalReason;
 
 use super::pin::{Candidate, ReferenceData, is_well_formed};
 use super::reference::PinReference;
@@ -34,14 +35,17 @@ impl PivApplet {
     ///
     /// A wrong PIN costs a try even if the link drops before the answer leaves: the counter is stored before the comparison
     /// starts.
+    ///
+    /// - `kept`: tries that are not the caller's to use, here and below.
     pub(super) fn verify(
         &mut self,
         session: SessionId,
         pin: Candidate<'_>,
+        kept: u8,
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
         context.reached(ProbePoint::VerifyReceived);
-        let attempt = self.attempt(PinReference::Pin, pin, RightLeaves::AllTries, context);
+        let attempt = self.attempt(PinReference::Pin, pin, RightLeaves::AllTries, kept, context);
         let attempt = self.closing_pin(session, attempt);
         context.reached(ProbePoint::VerifyBeforeAnswer);
         attempt?;
@@ -55,9 +59,10 @@ impl PivApplet {
         reference: PinReference,
         old: Candidate<'_>,
         new: Candidate<'_>,
+        kept: u8,
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
-        let attempt = self.attempt(reference, old, replacing(reference, new), context);
+        let attempt = self.attempt(reference, old, replacing(reference, new), kept, context);
         match reference {
             PinReference::Pin => self.closing_pin(session, attempt)?,
             PinReference::Puk => attempt?,
@@ -76,9 +81,10 @@ impl PivApplet {
         session: SessionId,
         puk: Candidate<'_>,
         pin: Candidate<'_>,
+        kept: u8,
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
-        let attempt = self.attempt(PinReference::Puk, puk, replacing(PinReference::Pin, pin), context);
+        let attempt = self.attempt(PinReference::Puk, puk, replacing(PinReference::Pin, pin), kept, context);
         self.closing_pin(session, attempt)?;
         self.replace(session, PinReference::Pin, pin, context)?;
         Ok(Progress::status(StatusWord::Success))
@@ -137,14 +143,19 @@ impl PivApplet {
         reference: PinReference,
         candidate: Candidate<'_>,
         leaves: RightLeaves,
+        kept: u8,
         context: &Context<'_>,
     ) -> Result<(), StatusWord> {
-        let kept = self.kept_tries(context);
         let attempt = self.state.attempt(reference, candidate, kept, leaves, context);
         // On a card of the standard, which has one session, the failure that takes the last try also ends what was verified,
         // so a blocked PIN is never a verified one. With several sessions that holds only if it ends in all of them.
         if self.state.reference(PinReference::Pin).tries_left == 0 {
             self.sessions.values_mut().for_each(|security| security.pin = PinProof::None);
+        }
+        if attempt == Attempt::Blocked {
+            let is_kept = self.state.reference(reference).tries_left > 0;
+            let reason = if is_kept { RefusalReason::LastTryKept } else { RefusalReason::PinBlocked };
+            context.refuse(reason, reference.identifier());
         }
         attempt.refusal().map_or(Ok(()), Err)
     }

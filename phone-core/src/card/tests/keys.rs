@@ -217,14 +217,15 @@ fn decide(card: &mut TestBox, decision: ApprovalDecision) {
 fn the_owner_is_asked_and_a_refusal_uses_no_key() {
     let (mut card, mut host) = owned_card();
     let command = "0087119A 08 7C0682008102ABCD 00";
-    for decision in [ApprovalDecision::Denied, ApprovalDecision::Unanswered] {
+    let refusals = [(ApprovalDecision::Denied, "6982"), (ApprovalDecision::Unanswered, "6985")];
+    for (decision, expected) in refusals {
         assert_eq!(send(&mut card, &mut host, command), "");
         let Some((_, Effect::Approve(request))) = card.out.held.first() else { panic!("nobody was asked") };
         assert_eq!((request.key, request.purpose, request.host_name.as_str()), (0x9A, ApprovalPurpose::Sign, "host 1"));
         use sha2::Digest as _;
         assert_eq!(request.input_digest, <[u8; 32]>::from(sha2::Sha256::digest([0xAB, 0xCD])));
         decide(&mut card, decision);
-        assert_eq!(text(&host.answer(&mut card).unwrap()), "6982");
+        assert_eq!(text(&host.answer(&mut card).unwrap()), expected);
         assert!(card.out.held.is_empty());
     }
     // Agreed: the key is used, and not asked for again within 15 seconds.

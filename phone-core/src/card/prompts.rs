@@ -1,0 +1,128 @@
+//! How often a host may have its owner asked.
+//!
+//! An owner who is asked again and again ends up saying yes. So who was refused twice within a minute asks nothing until the
+//! owner opens the app, and who has questions put and takes them back, or finds nobody there, may do so only now and then.
+//! A host's own question never counts for another host, and neither a new session nor a reset gives one back.
+//!
+//! Spec: SPEC.md section 7.9
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use pocketcard_protocol::time::Timestamp;
+
+use crate::traits::HostId;
+
+/// The time in which denials and unanswered questions add up.
+pub(super) const PROMPT_WINDOW: Duration = Duration::from_secs(60);
+
+/// After so many denials within [`PROMPT_WINDOW`] a host asks nothing until the owner opens the app.
+pub(super) const DENIALS: usize = 2;
+
+/// So many questions within [`PROMPT_WINDOW`] may end without an answer: cancelled by the host, reset, link lost, time over.
+pub(super) const UNANSWERED_PROMPTS: usize = 6;
+
+/// What the hosts have asked. Kept in memory while the phone's program runs.
+#[derive(Default)]
+pub(super) struct Prompts {
+    hosts: BTreeMap<HostId, HostPrompts>,
+}
+
+#[derive(Default)]
+struct HostPrompts {
+    /// When a question was put that the owner has not answered, oldest first.
+    unanswered: VecDeque<Timestamp>,
+    /// When the owner said no, oldest first.
+    denials: VecDeque<Timestamp>,
+    held: bool,
+}
+
+impl Prompts {
+    /// Takes note of a question of `host`; `false` if it may not be put now.
+    pub(super) fn ask(&mut self, host: HostId, now: Timestamp) -> bool {
+        let prompts = self.hosts.entry(host).or_default();
+        forget_old(&mut prompts.unanswered, now);
+        let may = !prompts.held && prompts.unanswered.len() < UNANSWERED_PROMPTS;
+        if may {
+            prompts.unanswered.push_back(now);
+        }
+        may
+    }
+
+    /// The owner has answered the last question of `host`, whatever the answer is.
+    pub(super) fn answered(&mut self, host: HostId) {
+        if let Some(prompts) = self.hosts.get_mut(&host) {
+            prompts.unanswered.pop_back();
+        }
+    }
+
+    /// The owner has said no to the last question of `host`; `true` if it is held from now on.
+    pub(super) fn denied(&mut self, host: HostId, now: Timestamp) -> bool {
+        self.answered(host);
+        let prompts = self.hosts.entry(host).or_default();
+        forget_old(&mut prompts.denials, now);
+        prompts.denials.push_back(now);
+        let newly = !prompts.held && prompts.denials.len() >= DENIALS;
+        prompts.held |= newly;
+        newly
+    }
+
+    /// The owner has the app open: everybody may ask again. Gives the hosts that were held.
+    pub(super) fn owner_present(&mut self) -> Vec<HostId> {
+        let hosts = std::mem::take(&mut self.hosts);
+        hosts.into_iter().filter(|(_, prompts)| prompts.held).map(|(host, _)| host).collect()
+    }
+
+    /// The host is no longer paired.
+    pub(super) fn forget(&mut self, host: HostId) {
+        self.hosts.remove(&host);
+    }
+}
+
+fn forget_old(times: &mut VecDeque<Timestamp>, now: Timestamp) {
+    times.retain(|time| now.saturating_since(*time) < PROMPT_WINDOW);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: HostId = HostId::new([1; 32]);
+    const OTHER: HostId = HostId::new([2; 32]);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn two_denials_within_a_minute_hold_one_host_until_the_owner_comes() {
+        let mut prompts = Prompts::default();
+        for second in [0, 60, 119] {
+            assert!(prompts.ask(HOST, at(second)));
+            assert_eq!(prompts.denied(HOST, at(second)), second == 119, "{second}");
+        }
+        assert!(!prompts.ask(HOST, at(120)) && !prompts.ask(HOST, at(100_000)), "no time is long enough");
+        assert!(prompts.ask(OTHER, at(120)));
+        assert_eq!(prompts.owner_present(), [HOST]);
+        assert!(prompts.ask(HOST, at(120)));
+        assert!(!prompts.denied(HOST, at(120)), "what was before does not count");
+        assert_eq!(prompts.owner_present(), []);
+    }
+
+    #[test]
+    fn questions_that_nobody_answers_are_few_in_a_minute() {
+        let mut prompts = Prompts::default();
+        for second in 0..UNANSWERED_PROMPTS as u64 {
+            assert!(prompts.ask(HOST, at(second)));
+        }
+        assert!(!prompts.ask(HOST, at(59)) && prompts.ask(OTHER, at(59)));
+        assert!(prompts.ask(HOST, at(60)), "the first is a minute old");
+        assert!(!prompts.ask(HOST, at(60)));
+        // What the owner answers does not count, however often.
+        prompts.owner_present();
+        for _ in 0..100 {
+            assert!(prompts.ask(HOST, at(61)));
+            prompts.answered(HOST);
+        }
+    }
+}
