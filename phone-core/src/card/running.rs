@@ -182,7 +182,7 @@ impl Card {
             });
             if let Some(link) = session.link {
                 let envelope = session.response(id.0, running.request, running.epoch, bytes.to_vec());
-                let refused = refused.clone().map(Into::into);
+                let refused = refused.map(Into::into);
                 let envelopes = refused.into_iter().chain([envelope]);
                 self.outputs.extend(envelopes.map(|envelope| Output::Send { link, envelope }));
             }

@@ -167,7 +167,7 @@ impl CardSession {
     pub(crate) fn stored_response(&self, session: u64) -> Vec<Envelope> {
         let Some(stored) = &self.stored else { return Vec::new() };
         let response = self.response(session, self.last_request, stored.epoch, stored.response.to_vec());
-        stored.refused.clone().map(Into::into).into_iter().chain([response]).collect()
+        stored.refused.map(Into::into).into_iter().chain([response]).collect()
     }
 
     /// A message with this response APDU.

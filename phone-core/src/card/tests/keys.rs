@@ -1,8 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::card::test_support::TestStore;
-use crate::card::{CardConfig, Effect, EffectResult, Input};
+use crate::card::{Effect, EffectResult, Input};
 use crate::traits::{ApprovalDecision, ApprovalPurpose, KeyAlgorithm, KeyStoreError};
 
 #[test]
@@ -192,25 +191,6 @@ fn policies_are_shown_and_kept() {
     send(&mut card, &mut host, VERIFY);
     assert_eq!(sign(&mut card, &mut host, "9A"), "9000");
     assert_eq!(sign(&mut card, &mut host, "9A"), "6982", "made with PIN always");
-}
-
-/// A card of an owner, with a key in 9A whose confirmations last and one in 9C that always asks.
-fn owned_card() -> (TestBox, TestHost) {
-    let mut card = TestBox::with(CardConfig::default(), TestStore::new());
-    card.handle(Input::Enrol { request: 1, pin: (*b"123456\xFF\xFF").into(), puk: (*b"12345678").into() });
-    for slot in ["9A", "9C"] {
-        card.local(&bytes(&format!("004700{slot} 05 AC03800111 00")));
-    }
-    let mut host = card.host(1);
-    send(&mut card, &mut host, VERIFY);
-    card.hold = true;
-    (card, host)
-}
-
-fn decide(card: &mut TestBox, decision: ApprovalDecision) {
-    let (operation, effect) = card.out.held.remove(0);
-    assert!(matches!(effect, Effect::Approve(_)), "{effect:?}");
-    card.handle(Input::Completed { operation, result: EffectResult::Approval(decision) });
 }
 
 #[test]
