@@ -80,7 +80,7 @@ fn card(event: &CardEvent) -> Value {
             "event": "session", "id": host.to_string(), "host": host_name, "software": software, "resumed": resumed,
         }),
         CardEvent::SessionClosed { host } => json!({ "event": "session_closed", "id": host.to_string() }),
-        CardEvent::Command { caller, command, status, duration } => json!({
+        CardEvent::Command { caller, command, status, duration, .. } => json!({
             "event": "apdu",
             "host": caller.name(),
             "id": caller_id(caller),
@@ -89,7 +89,7 @@ fn card(event: &CardEvent) -> Value {
             "status": format!("{:04X}", u16::from(*status)),
             "duration_us": u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
         }),
-        CardEvent::Cancelled { caller, command } => json!({
+        CardEvent::Cancelled { caller, command, .. } => json!({
             "event": "cancelled", "host": caller.name(), "id": caller_id(caller),
             "command": command.name, "subject": command.subject,
         }),

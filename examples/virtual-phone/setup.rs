@@ -6,7 +6,7 @@ use async_channel::Receiver;
 use pocketcard_phone::{
     Approver, Entropy, KeyAlgorithm, KeyStore, KeyStoreError, SealingKey, StateStore, StoreError, SystemEntropy,
     card::{CardConfig, NoProbe, Probe},
-    enrolment::{self, EnrolmentError, Slot},
+    enrolment::{Enrolment, EnrolmentError, NameError, Names, NewKey},
     keystore::{AesSealingKey, SoftwareKeyStore},
     runtime::{self, Parts, Phone, PhoneConfig, StartError},
     store::RedbStore,
@@ -53,6 +53,8 @@ pub(crate) enum SetupError {
     Start(#[from] StartError),
     #[error("the test card cannot be given its keys")]
     Enrolment(#[from] EnrolmentError),
+    #[error(transparent)]
+    Name(#[from] NameError),
     #[error(
         "this program was built without Bluetooth; build it with `cargo build -p pocketcard-examples --features ble`"
     )]
@@ -132,11 +134,12 @@ async fn provision(phone: &Phone, arguments: &Arguments, entropy: &dyn Entropy) 
         Some(TestCard::Rsa) => KeyAlgorithm::Rsa2048,
         Some(TestCard::Empty) | None => return Ok(()),
     };
-    let mut missing = Vec::new();
-    for slot in Slot::ALL {
-        if !enrolment::has_certificate(phone, slot).await? {
-            missing.push(slot);
-        }
+    let enrolment = Enrolment::new(phone, entropy);
+    let slots = enrolment.slots().await?.into_iter().filter(|slot| slot.certificate.is_none());
+    let missing: Vec<NewKey> = slots.map(|content| NewKey::new(content.slot, algorithm)).collect();
+    if missing.is_empty() {
+        // A PIN that is no longer the well-known one must not keep a test card from starting.
+        return Ok(());
     }
-    Ok(enrolment::enrol(phone, TEST_PIN, &missing, algorithm, "Pocketcard test card", entropy).await?)
+    Ok(enrolment.make_keys(TEST_PIN, &missing, &Names::new("Pocketcard test card")?).await?)
 }

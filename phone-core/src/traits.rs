@@ -328,6 +328,8 @@ pub enum ApprovalPurpose {
     Agree,
     /// Management of the card: writing objects, making and deleting keys, or making the whole card new.
     Administer,
+    /// To have the card in the host's reader, as long as it stays connected.
+    Connect,
 }
 
 /// A question to the owner. Nothing in it but the host's name (stripped of control characters) comes from the computer.

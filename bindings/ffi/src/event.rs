@@ -113,13 +113,13 @@ fn card_event(event: CardEvent) -> Option<PhoneEvent> {
             PhoneEvent::SessionOpened { host_id: host.to_string(), name: host_name, software, resumed }
         }
         CardEvent::SessionClosed { host } => PhoneEvent::SessionClosed { host_id: host.to_string() },
-        CardEvent::Command { caller, command, status, duration } => PhoneEvent::CommandAnswered {
+        CardEvent::Command { caller, command, status, duration, .. } => PhoneEvent::CommandAnswered {
             host_id: caller.host().map(|host| host.to_string()),
             command: command.to_string(),
             status: status.into(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         },
-        CardEvent::Cancelled { caller, command } => PhoneEvent::CommandCancelled {
+        CardEvent::Cancelled { caller, command, .. } => PhoneEvent::CommandCancelled {
             host_id: caller.host().map(|host| host.to_string()),
             command: command.to_string(),
         },

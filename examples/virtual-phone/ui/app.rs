@@ -129,13 +129,13 @@ impl App {
 
     fn card(&mut self, event: &CardEvent) {
         match event {
-            CardEvent::Command { caller, command, status, duration } => {
+            CardEvent::Command { caller, command, status, duration, .. } => {
                 let tone = if status.is_success() { Tone::Plain } else { Tone::Bad };
                 let milliseconds = duration.as_secs_f64() * 1000.0;
                 let status = u16::from(*status);
                 self.write(tone, format!("{}  {command}  {status:04X}  {milliseconds:.1} ms", caller.name()));
             }
-            CardEvent::Cancelled { caller, command } => {
+            CardEvent::Cancelled { caller, command, .. } => {
                 self.write(Tone::Quiet, format!("{}  {command}  cancelled", caller.name()));
             }
             CardEvent::SessionOpened { host_name, software, resumed, .. } => {

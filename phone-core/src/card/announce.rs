@@ -13,9 +13,10 @@ impl Card {
         if self.sessions.is_empty() {
             return;
         }
-        let snapshot = self.snapshot_digest();
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let snapshots: Vec<_> = ids.into_iter().map(|id| self.snapshot_digest(id)).collect();
         let mut events = Vec::new();
-        for (id, session) in &mut self.sessions {
+        for ((id, session), snapshot) in self.sessions.iter_mut().zip(snapshots) {
             let before = session.announced().pin;
             let pin = self.dispatcher.pin_status(*id);
             if !session.note(Announced { pin, snapshot }) {
@@ -34,6 +35,6 @@ impl Card {
 
     /// What holds on the card for a session.
     pub(super) fn holds(&mut self, id: SessionId) -> Announced {
-        Announced { pin: self.dispatcher.pin_status(id), snapshot: self.snapshot_digest() }
+        Announced { pin: self.dispatcher.pin_status(id), snapshot: self.snapshot_digest(id) }
     }
 }

@@ -9,6 +9,7 @@ use pocketcard_protocol::{Entropy, EntropyError};
 
 use super::effect::{Effect, EffectResult};
 use super::event::{Caller, CommandLine};
+use super::permissions::Permissions;
 use super::probe::{Probe, ProbePoint};
 use crate::traits::{KeyHandle, PinPurpose, StateStore};
 
@@ -33,6 +34,8 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// Who asks.
     pub caller: &'a Caller,
+    /// What the caller may do.
+    pub permissions: &'a Permissions,
     /// Keys that no state names any more; the card has them destroyed.
     pub deletions: &'a mut Vec<KeyHandle>,
     /// Why the command is refused, for the person at the computer; see [`Context::refuse`].

@@ -9,6 +9,7 @@ use pocketcard_protocol::apdu::{Command, StatusWord};
 use super::applet::{Applet, Context, PinStatus, Progress, SessionId};
 use super::effect::EffectResult;
 use super::event::CommandLine;
+use super::permissions::Permissions;
 use super::piv::PivApplet;
 use super::snapshot::Kept;
 use crate::traits::{KeyHandle, PinPurpose};
@@ -78,9 +79,14 @@ impl Dispatcher {
         if command.ins() == SELECT && check_class(command).is_ok() {
             // An identifier has 16 octets at most.
             let subject: String = command.data().iter().take(16).map(|byte| format!("{byte:02X}")).collect();
-            return CommandLine { name: "SELECT", subject };
+            return CommandLine::new("SELECT", subject);
         }
         self.selected(session).describe(command)
+    }
+
+    /// Takes from a session what it had gained by a permission that it no longer has.
+    pub(crate) fn permissions_changed(&mut self, session: SessionId, permissions: &Permissions) {
+        self.piv.permissions_changed(session, permissions);
     }
 
     /// State of the PIN, whichever applet is selected.

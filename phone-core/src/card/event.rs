@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use pocketcard_protocol::apdu::StatusWord;
+use pocketcard_protocol::messages::RefusalReason;
 
+use super::deed::Deed;
 use crate::traits::HostId;
 
 /// Who gave a command.
@@ -46,15 +48,21 @@ pub struct CommandLine {
     pub name: &'static str,
     /// Object, key or application; empty where there is none.
     pub subject: String,
+    /// What it does, if it does more than read.
+    pub deed: Option<Deed>,
 }
 
 impl CommandLine {
     pub(crate) fn new(name: &'static str, subject: impl fmt::Display) -> Self {
-        Self { name, subject: subject.to_string() }
+        Self { name, subject: subject.to_string(), deed: None }
     }
 
     pub(crate) const fn bare(name: &'static str) -> Self {
-        Self { name, subject: String::new() }
+        Self { name, subject: String::new(), deed: None }
+    }
+
+    pub(crate) fn doing(self, deed: Option<Deed>) -> Self {
+        Self { deed, ..self }
     }
 }
 
@@ -93,6 +101,12 @@ pub enum CardEvent {
         command: CommandLine,
         /// How it was answered.
         status: StatusWord,
+        /// Why it was refused, if that is more than the status word says.
+        refused: Option<RefusalReason>,
+        /// Whether its host gave it up, or it took too long.
+        given_up: bool,
+        /// Whether the owner was asked.
+        asked: bool,
         /// From its arrival to its answer.
         duration: Duration,
     },
@@ -102,6 +116,19 @@ pub enum CardEvent {
         caller: Caller,
         /// What it was.
         command: CommandLine,
+        /// Whether its host had gone without a word.
+        link_lost: bool,
+        /// Whether the owner was asked.
+        asked: bool,
+    },
+    /// The owner was to confirm that a host gets the card.
+    ConnectionDecided {
+        /// The host.
+        host: HostId,
+        /// Its name.
+        host_name: String,
+        /// Why it does not get it.
+        refused: Option<RefusalReason>,
     },
     /// What a host may do has changed.
     SecurityChanged {

@@ -39,7 +39,9 @@ impl Card {
             (Some(Body::Cancel(Cancel { session: number, request_id })), Some(session)) if number == session.0 => {
                 self.cancel_request(session, request_id, now);
             }
-            (Some(Body::Fetch(fetch)), Some(session)) if fetch.session == session.0 => self.fetch(link, &fetch),
+            (Some(Body::Fetch(fetch)), Some(session)) if fetch.session == session.0 => {
+                self.fetch(link, session, &fetch)
+            }
             (Some(body), _) if matches!(body, Body::Open(_)) || is_of_session(&body) => {
                 self.close(link, CloseReason::Protocol);
             }
@@ -87,6 +89,7 @@ impl Card {
                 let announced = self.holds(id);
                 let session = CardSession::new(host, host_name.clone(), link, token, open.epoch, announced, now);
                 self.sessions.insert(id, session);
+                self.await_confirmation(id);
                 id
             }
         };
@@ -94,6 +97,7 @@ impl Card {
             entry.session = Some(id);
         }
         let announced = self.holds(id);
+        let card_state = self.card_state(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.note(announced);
         let opened = Opened {
@@ -102,12 +106,15 @@ impl Card {
             resumed,
             last_request_id: session.last_request(),
             security_state: Some(session.security_state()),
-            card_state: Some(self.card_state()),
+            card_state: Some(card_state),
             software: self.config.software.clone(),
         };
         self.outputs.push_back(Output::Send { link, envelope: opened.into() });
+        let permissions = self.permissions_of(&host).to_message();
+        self.outputs.push_back(Output::Send { link, envelope: permissions.into() });
         let software = std::mem::take(&mut open.software);
         self.tell(CardEvent::SessionOpened { host, host_name, software, resumed });
+        self.ask_for_connection(id, now);
     }
 
     /// Takes a session off the link it is still on, because its host has come on another one.
@@ -184,9 +191,10 @@ impl Card {
         }
     }
 
-    fn end_session(&mut self, id: SessionId) {
+    pub(super) fn end_session(&mut self, id: SessionId) {
         self.abandon(id);
         self.dispatcher.reset(id);
+        self.forget_connection(id);
         if let Some(session) = self.sessions.remove(&id) {
             self.tell(CardEvent::SessionClosed { host: session.host });
         }
@@ -200,6 +208,7 @@ impl Card {
         sessions.into_iter().for_each(|id| self.end_session(id));
         links.into_iter().for_each(|link| self.close(link, CloseReason::Revoked));
         self.prompts.forget(host);
+        self.permissions.remove(&host);
     }
 
     /// Closes a link. Its session ends, unless it has moved to another link.
@@ -225,7 +234,7 @@ impl Card {
             };
             self.abandon(id);
             self.dispatcher.reset(id);
-            let envelope = self.card_state().into();
+            let envelope = self.card_state(id).into();
             self.outputs.push_back(Output::Send { link, envelope });
         }
         self.announce_security();
@@ -264,9 +273,9 @@ impl Card {
         self.sessions.get(&id).and_then(|session| session.link)
     }
 
-    fn card_state(&self) -> CardState {
+    pub(super) fn card_state(&self, id: SessionId) -> CardState {
         CardState {
-            present: !self.locked,
+            present: self.is_present(id),
             atr: self.config.atr.as_bytes().to_vec(),
             card_name: self.config.name.clone(),
             serial: self.dispatcher.serial(),

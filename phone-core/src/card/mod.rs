@@ -3,6 +3,7 @@
 //!
 //! - `exchange`: links, messages and sessions. `running`: requests from their admission to their answer.
 //! - `session`: one card session per paired host: request ids, reset epochs, tokens.
+//! - `permissions`: what a host may do; `permitting`: what follows when that changes; `connecting`: hosts that wait for the owner.
 //! - `prompts`: how often a host may have the owner asked. `pin_entry`: the PIN that is entered on the phone.
 //! - `dispatcher`, [`applet`]: which application a command is for, and what an application is.
 //! - `snapshot`: what everybody may read, in one piece for the hosts.
@@ -14,10 +15,14 @@ mod announce;
 pub mod applet;
 mod atr;
 mod configuration;
+mod connecting;
+mod deed;
 mod dispatcher;
 mod effect;
 mod event;
 mod exchange;
+mod permissions;
+mod permitting;
 mod pin_entry;
 pub mod piv;
 mod probe;
@@ -43,6 +48,7 @@ use zeroize::Zeroizing;
 
 use self::applet::SessionId;
 use self::configuration::ConfigurationApplet;
+use self::connecting::Connecting;
 use self::dispatcher::Dispatcher;
 use self::piv::{Kind, PivApplet, Profile, TouchPolicy, Version};
 use self::prompts::Prompts;
@@ -51,8 +57,10 @@ use self::session::CardSession;
 use crate::traits::{Entropy, EntropyError, KeyAlgorithm, KeyHandle, StateStore, StoreError};
 
 pub use self::atr::AnswerToReset;
+pub use self::deed::Deed;
 pub use self::effect::{Effect, EffectResult, OperationId};
 pub use self::event::{Caller, CardEvent, CommandLine};
+pub use self::permissions::Permissions;
 pub use self::probe::{NoProbe, Probe, ProbePoint};
 pub use crate::traits::HostId;
 
@@ -111,6 +119,15 @@ pub enum Input {
     HostForgotten(HostId),
     /// The owner has opened the app, or come back to it: every host may have questions put again.
     OwnerPresent,
+    /// What the owner permits a host. A host of which nothing was said may do what its kind of card permits a new one.
+    PermissionsChanged {
+        /// The host.
+        host: HostId,
+        /// What it may do.
+        permissions: Permissions,
+    },
+    /// The owner lets a host that waits for that, or was refused, have the card.
+    ConnectionAllowed(HostId),
     /// The owner locked the card: hosts see it removed.
     LockCard,
     /// The owner unlocked the card: hosts see it inserted.
@@ -269,6 +286,11 @@ pub struct Card {
     running: BTreeMap<SessionId, Running>,
     operations: BTreeMap<OperationId, SessionId>,
     prompts: Prompts,
+    permissions: BTreeMap<HostId, Permissions>,
+    default_permissions: Permissions,
+    owner_permissions: Permissions,
+    /// Sessions that have no card until the owner confirms.
+    connecting: BTreeMap<SessionId, Connecting>,
     /// Commands of the owner that wait for the one before them.
     waiting: VecDeque<(u64, Command)>,
     locked: bool,
@@ -296,6 +318,7 @@ impl Card {
             kept_tries: u8::from(!config.test_card),
             serial: config.serial,
         };
+        let default_permissions = Permissions::default_of(config.test_card);
         let piv = PivApplet::new(kind, profile, &*store, &*entropy)?;
         let configuration = ConfigurationApplet::new(config.version, piv.serial());
         let dispatcher = Dispatcher::new(piv, vec![Box::new(configuration)]);
@@ -310,6 +333,10 @@ impl Card {
             running: BTreeMap::new(),
             operations: BTreeMap::new(),
             prompts: Prompts::default(),
+            permissions: BTreeMap::new(),
+            default_permissions,
+            owner_permissions: Permissions::test_host(),
+            connecting: BTreeMap::new(),
             waiting: VecDeque::new(),
             locked: false,
             last_session: SessionId::OWNER.0,
@@ -338,6 +365,8 @@ impl Card {
                     self.tell(CardEvent::PromptsHeld { host, held: false });
                 }
             }
+            Input::PermissionsChanged { host, permissions } => self.set_permissions(host, permissions, now),
+            Input::ConnectionAllowed(host) => self.allow_connection(host),
             Input::LockCard => self.set_locked(true, now),
             Input::UnlockCard => self.set_locked(false, now),
             Input::Local { request, command } => self.local(request, command, now),
@@ -357,12 +386,14 @@ impl Card {
             self.running.iter().filter(|(id, _)| self.link_of(**id).is_some()).map(|(_, run)| run.pending_due);
         let overdue = self.running.values().filter_map(Running::deadline);
         let sessions = self.sessions.iter().filter_map(|(id, session)| self.session_deadline(*id, session));
-        pending.chain(overdue).chain(sessions).min()
+        let questions = self.connecting.values().filter_map(Connecting::deadline);
+        pending.chain(overdue).chain(sessions).chain(questions).min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.give_up_overdue(now);
+        self.give_up_questions(now);
         self.send_pending(now);
         self.expire_sessions(now);
     }

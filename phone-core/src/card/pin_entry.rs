@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pocketcard_protocol::messages::{PinEntry, PinOperation};
 
+use super::deed::Deed;
 use super::event::CommandLine;
 use crate::traits::PinPurpose;
 
@@ -36,7 +37,7 @@ impl Entry {
             Some(PinPurpose::Unblock) => "unblock PIN",
             None => "",
         };
-        CommandLine::new("PIN ENTRY", subject)
+        CommandLine::new("PIN ENTRY", subject).doing(self.purpose.map(Deed::from))
     }
 }
 

@@ -10,6 +10,7 @@ use pocketcard_protocol::messages::{Pending, PendingReason, RefusalReason, Refus
 use pocketcard_protocol::time::Timestamp;
 
 use super::applet::{Context, Progress, Refusal, SessionId};
+use super::deed::Deed;
 use super::effect::{Effect, EffectResult, OperationId, Question};
 use super::event::{Caller, CardEvent, CommandLine};
 use super::pin_entry::Entry;
@@ -48,6 +49,9 @@ pub(super) struct Running {
     operation: Option<OperationId>,
     /// What the owner is being asked.
     asking: Option<Asking>,
+    /// Whether the owner was asked anything.
+    asked: bool,
+    given_up: bool,
     reason: PendingReason,
     /// Why it is refused.
     refusal: Option<Refusal>,
@@ -60,6 +64,11 @@ struct Asking {
 }
 
 impl Running {
+    /// What it does, if it does more than read.
+    pub(super) const fn deed(&self) -> Option<Deed> {
+        self.line.deed
+    }
+
     /// Its id.
     pub(super) const fn request(&self) -> u64 {
         self.request
@@ -98,6 +107,8 @@ impl Card {
             limit,
             operation: None,
             asking: None,
+            asked: false,
+            given_up: false,
             reason: PendingReason::Busy,
             refusal: None,
             pending_due: now + PENDING_INTERVAL,
@@ -105,8 +116,8 @@ impl Card {
         self.running.insert(id, running);
         let progress = match work {
             Work::Malformed => Progress::status(StatusWord::WrongLength),
-            // A locked card costs nobody a try: it does not look at the command.
-            _ if self.locked && id != SessionId::OWNER => Progress::status(StatusWord::ConditionsNotSatisfied),
+            // A card that is not there costs nobody a try: it does not look at the command.
+            _ if !self.is_present(id) => Progress::status(StatusWord::ConditionsNotSatisfied),
             Work::Command(command) => {
                 self.with_context(id, &caller, now, |dispatcher, context| dispatcher.execute(id, &command, context))
             }
@@ -125,12 +136,17 @@ impl Card {
     ) -> Progress {
         let mut deletions = Vec::new();
         let refusal = Cell::new(None);
+        let permissions = match caller.host() {
+            Some(host) => self.permissions.get(&host).unwrap_or(&self.default_permissions),
+            None => &self.owner_permissions,
+        };
         let mut context = Context {
             store: &*self.store,
             entropy: &*self.entropy,
             probe: &*self.probe,
             now,
             caller,
+            permissions,
             deletions: &mut deletions,
             refusal: &refusal,
         };
@@ -155,6 +171,7 @@ impl Card {
                 self.dispatcher.cancel(id);
                 return self.finish(id, Response::status_only(StatusWord::ConditionsNotSatisfied), now);
             }
+            running.asked = true;
             running.asking = Some(Asking { question, until: now + APPROVAL_LIMIT });
         }
         running.operation = Some(operation);
@@ -189,13 +206,18 @@ impl Card {
             session.store(running.epoch, bytes, refused);
         }
         let duration = now.saturating_since(running.started);
-        self.tell(CardEvent::Command { caller: running.caller, command: running.line, status, duration });
+        let refused = running.refusal.map(|refusal| refusal.reason);
+        let Running { caller, line: command, given_up, asked, .. } = running;
+        self.tell(CardEvent::Command { caller, command, status, refused, given_up, asked, duration });
         if id == SessionId::OWNER {
             self.next_local(now);
         }
     }
 
     pub(super) fn completed(&mut self, operation: OperationId, result: EffectResult, now: Timestamp) {
+        if let Some(id) = self.connection_of(operation) {
+            return self.connection_decided(id, result, now);
+        }
         let Some(id) = self.operations.remove(&operation) else {
             // Nobody waits for it: a result is wiped with its buffer, a new key is destroyed.
             if let EffectResult::Generated { handle, .. } = result
@@ -239,7 +261,9 @@ impl Card {
             let envelope = session.response(id.0, running.request, running.epoch, answer.as_bytes().to_vec());
             self.outputs.push_back(Output::Send { link, envelope });
         }
-        self.tell(CardEvent::Cancelled { caller: running.caller, command: running.line });
+        let Running { caller, line: command, asked, .. } = running;
+        let link_lost = id != SessionId::OWNER && self.link_of(id).is_none();
+        self.tell(CardEvent::Cancelled { caller, command, link_lost, asked });
     }
 
     /// Ends one request that runs because its host wants no answer any more, without a reset: it is answered, its id is spent.
@@ -269,8 +293,9 @@ impl Card {
     }
 
     /// Answers a request in place of what it waits for.
-    fn end(&mut self, id: SessionId, status: StatusWord, refusal: Option<Refusal>, now: Timestamp) {
+    pub(super) fn end(&mut self, id: SessionId, status: StatusWord, refusal: Option<Refusal>, now: Timestamp) {
         let Some(running) = self.running.get_mut(&id) else { return };
+        running.given_up = refusal.is_none();
         running.refusal = refusal;
         let operation = running.operation.take();
         self.cancel_effect(operation);
@@ -278,7 +303,7 @@ impl Card {
         self.finish(id, Response::status_only(status), now);
     }
 
-    fn cancel_effect(&mut self, operation: Option<OperationId>) {
+    pub(super) fn cancel_effect(&mut self, operation: Option<OperationId>) {
         if let Some(operation) = operation {
             self.operations.remove(&operation);
             self.outputs.push_back(Output::CancelEffect(operation));
@@ -331,7 +356,7 @@ impl Card {
         self.outputs.push_back(Output::Effect { operation, effect: Effect::DeleteKey(handle) });
     }
 
-    fn next_operation(&mut self) -> OperationId {
+    pub(super) fn next_operation(&mut self) -> OperationId {
         self.last_operation += 1;
         OperationId(self.last_operation)
     }

@@ -5,7 +5,7 @@
 use pocketcard_protocol::messages::{Fetch, SnapshotPage};
 use pocketcard_protocol::snapshot::{Object, Profile, Snapshot, SnapshotDigest};
 
-use super::applet::Applet;
+use super::applet::{Applet, SessionId};
 use super::dispatcher::Dispatcher;
 use super::{Card, LinkId, Output};
 
@@ -43,16 +43,16 @@ impl Dispatcher {
 }
 
 impl Card {
-    /// What is announced of the snapshot. A locked card says nothing to anybody.
-    pub(super) fn snapshot_digest(&mut self) -> Option<SnapshotDigest> {
-        if self.locked { None } else { self.dispatcher.snapshot().map(Snapshot::digest) }
+    /// What is announced of the snapshot to a session. A card that is not there says nothing.
+    pub(super) fn snapshot_digest(&mut self, id: SessionId) -> Option<SnapshotDigest> {
+        if self.is_present(id) { self.dispatcher.snapshot().map(Snapshot::digest) } else { None }
     }
 
     /// Answers a host that fetches. It needs no permission: everybody may read what is in it.
-    pub(super) fn fetch(&mut self, link: LinkId, fetch: &Fetch) {
+    pub(super) fn fetch(&mut self, link: LinkId, id: SessionId, fetch: &Fetch) {
         let mut answer =
             SnapshotPage { digest: fetch.digest.clone(), offset: fetch.offset, length: 0, page: Vec::new() };
-        let current = self.snapshot_digest().is_some_and(|digest| digest.as_bytes() == fetch.digest.as_slice());
+        let current = self.snapshot_digest(id).is_some_and(|digest| digest.as_bytes() == fetch.digest.as_slice());
         if let Some(snapshot) = self.dispatcher.snapshot().filter(|_| current) {
             answer.length = u32::try_from(snapshot.as_bytes().len()).unwrap_or(u32::MAX);
             answer.page = snapshot.page(usize::try_from(fetch.offset).unwrap_or(usize::MAX)).to_vec();

@@ -1,6 +1,10 @@
 use pocketcard_protocol::{link::CloseReason, pairing::Digits};
 
-use crate::{card::CardEvent, traits::HostId};
+use super::LogEntry;
+use crate::{
+    card::{CardEvent, Permissions, piv::Slot},
+    traits::{HostId, KeyAlgorithm},
+};
 
 /// Why a host is no longer connected.
 pub use pocketcard_protocol::link::CloseReason as DisconnectReason;
@@ -61,8 +65,48 @@ pub enum PhoneEvent {
         /// Its name.
         name: String,
     },
+    /// The owner changed what a host may do.
+    PermissionsChanged {
+        /// The host.
+        host: HostId,
+        /// Its name.
+        name: String,
+        /// What it may do now.
+        permissions: Permissions,
+    },
+    /// How far an enrolment is.
+    Enrolment(KeyProgress),
+    /// Something was written into the log.
+    Logged(LogEntry),
     /// The card did something.
     Card(CardEvent),
+}
+
+/// How far the making of a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyProgress {
+    /// Where the key goes.
+    pub slot: Slot,
+    /// Its algorithm.
+    pub algorithm: KeyAlgorithm,
+    /// Which of the keys that are being made it is, counted from 1.
+    pub number: u8,
+    /// How many are being made.
+    pub of: u8,
+    /// What has happened.
+    pub stage: KeyStage,
+}
+
+/// What has happened to a key that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyStage {
+    /// The key store works on it; with RSA that may take a minute on a phone.
+    Started,
+    /// The key is there, and its certificate where one was to be made.
+    Done,
+    /// It was not made; no other key follows.
+    Failed,
 }
 
 /// Why a pairing did not come about.

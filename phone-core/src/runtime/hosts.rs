@@ -17,7 +17,10 @@ use prost::Message;
 use zeroize::Zeroizing;
 
 use super::{Parts, StartError};
-use crate::traits::{Batch, HostId, StateStore, StoreError};
+use crate::{
+    card::{Permissions, piv::Slot},
+    traits::{Batch, HostId, StateStore, StoreError},
+};
 
 const NAMESPACE: &str = "host/";
 const KEYS: &str = "/keys";
@@ -34,9 +37,11 @@ pub struct HostInfo {
     pub paired_at: SystemTime,
     /// Whether it has an open channel now.
     pub connected: bool,
+    /// What it may do.
+    pub permissions: Permissions,
 }
 
-/// What is stored about a host besides the keys. Field 4 is kept for the permissions of later versions.
+/// What is stored about a host besides the keys.
 #[derive(Clone, PartialEq, Message)]
 struct About {
     #[prost(string, tag = "1")]
@@ -46,6 +51,37 @@ struct About {
     /// Whether the host is known to have stored the pair too.
     #[prost(bool, tag = "3")]
     confirmed: bool,
+    /// Absent until the owner changes them: what a host of this kind of card may do by default.
+    #[prost(message, optional, tag = "4")]
+    permissions: Option<StoredPermissions>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredPermissions {
+    /// References of the keys. One that this version does not know is no permission.
+    #[prost(bytes = "vec", tag = "1")]
+    keys: Vec<u8>,
+    #[prost(bool, tag = "2")]
+    typed_pin: bool,
+    #[prost(bool, tag = "3")]
+    administer: bool,
+    #[prost(bool, tag = "4")]
+    connect_unattended: bool,
+}
+
+impl From<&Permissions> for StoredPermissions {
+    fn from(permissions: &Permissions) -> Self {
+        let Permissions { typed_pin, administer, connect_unattended, .. } = *permissions;
+        Self { keys: permissions.key_references(), typed_pin, administer, connect_unattended }
+    }
+}
+
+impl From<&StoredPermissions> for Permissions {
+    fn from(stored: &StoredPermissions) -> Self {
+        let StoredPermissions { typed_pin, administer, connect_unattended, .. } = *stored;
+        let keys = stored.keys.iter().filter_map(|reference| Slot::from_reference(*reference)).collect();
+        Self { keys, typed_pin, administer, connect_unattended }
+    }
 }
 
 type SharedKeys = Arc<RwLock<HashMap<PublicKey, Zeroizing<Vec<u8>>>>>;
@@ -55,12 +91,15 @@ pub(super) struct Hosts {
     /// Shared with the links, which look keys up in the middle of a handshake.
     keys: SharedKeys,
     provisional: BTreeMap<HostId, Timestamp>,
+    /// What a host may do of which the owner has said nothing.
+    default_permissions: Permissions,
     store: Arc<dyn StateStore>,
 }
 
 impl Hosts {
     pub(super) async fn open(
         entries: &[(String, Zeroizing<Vec<u8>>)],
+        default_permissions: Permissions,
         parts: &Parts,
         now: Timestamp,
     ) -> Result<Self, StartError> {
@@ -88,7 +127,7 @@ impl Hosts {
             return Err(StartError::DamagedState);
         }
         let keys = Arc::new(RwLock::new(keys));
-        Ok(Self { about, keys, provisional, store: Arc::clone(&parts.store) })
+        Ok(Self { about, keys, provisional, default_permissions, store: Arc::clone(&parts.store) })
     }
 
     /// Finds the keys of a pair, for the links.
@@ -104,6 +143,21 @@ impl Hosts {
         self.about.get(host).map(|about| about.name.as_str())
     }
 
+    /// What a host may do.
+    pub(super) fn permissions(&self, host: &HostId) -> Permissions {
+        let stored = self.about.get(host).and_then(|about| about.permissions.as_ref());
+        stored.map_or_else(|| self.default_permissions.clone(), Permissions::from)
+    }
+
+    /// Every host with what it may do.
+    pub(super) fn all_permissions(&self) -> Vec<(HostId, Permissions)> {
+        self.about.keys().map(|host| (*host, self.permissions(host))).collect()
+    }
+
+    pub(super) fn set_permissions(&mut self, host: &HostId, permissions: &Permissions) -> Result<bool, StoreError> {
+        self.change(host, |about| about.permissions = Some(permissions.into()))
+    }
+
     /// Makes a pair durable. Until [`Hosts::confirm`] it is provisional.
     pub(super) fn store(
         &mut self,
@@ -114,7 +168,8 @@ impl Hosts {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let paired_at_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let about = About { name, paired_at_unix_s, confirmed: false };
+        // A host that pairs again starts with the permissions of a new one: it may be another computer with the same keys.
+        let about = About { name, paired_at_unix_s, confirmed: false, permissions: None };
         let mut batch = Batch::new();
         batch.put(&entry(&host, KEYS), sealed);
         batch.put(&entry(&host, ABOUT), &about.encode_to_vec());
@@ -157,6 +212,7 @@ impl Hosts {
             name: about.name.clone(),
             paired_at: UNIX_EPOCH + Duration::from_secs(about.paired_at_unix_s),
             connected: connected(host),
+            permissions: self.permissions(host),
         };
         self.about.iter().map(info).collect()
     }

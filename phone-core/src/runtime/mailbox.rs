@@ -6,14 +6,14 @@ use std::sync::{
 use async_channel::{Receiver, Sender};
 use pocketcard_protocol::{
     advertising::{Epoch, Identifier},
-    apdu::{Command, Response, StatusWord},
+    apdu::{Command, Response},
     pairing::QrError,
 };
 use zeroize::Zeroizing;
 
-use super::{HostInfo, PhoneEvent, Transport};
+use super::{HostInfo, LogEntry, PhoneEvent, Transport};
 use crate::{
-    card::LinkId,
+    card::{LinkId, Permissions},
     traits::{HostId, StoreError},
 };
 
@@ -46,6 +46,18 @@ pub enum PhoneError {
     /// The card did not take the PIN.
     #[error("a PIN has 6 to 8 digits")]
     PinRefused,
+    /// The PIN or PUK of now is wrong, and a try is spent.
+    #[error("wrong PIN or PUK; {tries_left} tries left")]
+    WrongPin {
+        /// Tries that are left to the owner.
+        tries_left: u8,
+    },
+    /// No try is left, or none was ever chosen.
+    #[error("the PIN or PUK is blocked or was never chosen; choose new ones")]
+    PinBlocked,
+    /// Keys are being made, or another change of the card is under way.
+    #[error("the card is being changed already; wait until that has ended")]
+    Busy,
 }
 
 /// Why a scanned text does not start a pairing.
@@ -89,11 +101,17 @@ pub(super) enum Mail {
     Hosts { reply: Reply<Vec<HostInfo>> },
     Forget { host: HostId, reply: Reply<Result<(), PhoneError>> },
     Rename { host: HostId, name: String, reply: Reply<Result<(), PhoneError>> },
+    SetPermissions { host: HostId, permissions: Permissions, reply: Reply<Result<(), PhoneError>> },
+    AllowConnection { host: HostId, reply: Reply<Result<(), PhoneError>> },
+    OwnerPresent,
+    Log { reply: Reply<Vec<LogEntry>> },
+    Announce(PhoneEvent),
     LockCard,
     UnlockCard,
     Local { command: Command, reply: Reply<Response> },
     ChoosePin { pin: Zeroizing<[u8; 8]>, puk: Zeroizing<[u8; 8]>, reply: Reply<Response> },
     LocalReset,
+    ForgetAll { reply: Reply<Result<(), PhoneError>> },
     Advertise { epoch: Epoch, identifiers: Sender<Vec<Identifier>> },
     Subscribe(Sender<PhoneEvent>),
     Stop { reply: Reply<()> },
@@ -101,7 +119,8 @@ pub(super) enum Mail {
 
 pub(super) fn mailbox() -> (Phone, Receiver<Mail>) {
     let (mail, mailbox) = async_channel::unbounded();
-    (Phone { mail, next_link: Arc::new(AtomicU64::new(1)) }, mailbox)
+    let next_link = Arc::new(AtomicU64::new(1));
+    (Phone { mail, next_link, owner_busy: Arc::new(AtomicBool::new(false)) }, mailbox)
 }
 
 /// The handle of a running phone. Cheap to clone; works from any thread; needs no executor.
@@ -109,6 +128,8 @@ pub(super) fn mailbox() -> (Phone, Receiver<Mail>) {
 pub struct Phone {
     mail: Sender<Mail>,
     next_link: Arc<AtomicU64>,
+    /// Whether somebody has the owner's card session to themselves.
+    pub(super) owner_busy: Arc<AtomicBool>,
 }
 
 impl Phone {
@@ -178,46 +199,6 @@ impl Phone {
         self.ask(|reply| Mail::Rename { host, name, reply }).await.unwrap_or(Err(PhoneError::Stopped))
     }
 
-    /// Takes the card out of every reader until [`Phone::unlock_card`].
-    pub fn lock_card(&self) {
-        self.tell(Mail::LockCard);
-    }
-
-    /// Puts the card back.
-    pub fn unlock_card(&self) {
-        self.tell(Mail::UnlockCard);
-    }
-
-    /// Gives the card a command of the owner's own session, which may administer.
-    ///
-    /// # Errors
-    /// [`PhoneError::Stopped`]
-    pub async fn local_transmit(&self, command: Command) -> Result<Response, PhoneError> {
-        self.ask(|reply| Mail::Local { command, reply }).await.ok_or(PhoneError::Stopped)
-    }
-
-    /// The owner chooses PIN and PUK, for the first time or again; whoever calls this has made sure that it is the owner.
-    ///
-    /// - `pin`: 6 to 8 digits, padded with `0xFF`.
-    /// - `puk`: any 8 octets.
-    ///
-    /// # Errors
-    /// [`PhoneError::PinRefused`] if the card does not take the PIN, [`PhoneError::Store`] if it could not be stored,
-    /// [`PhoneError::Stopped`].
-    pub async fn choose_pin(&self, pin: Zeroizing<[u8; 8]>, puk: Zeroizing<[u8; 8]>) -> Result<(), PhoneError> {
-        let response = self.ask(|reply| Mail::ChoosePin { pin, puk, reply }).await.ok_or(PhoneError::Stopped)?;
-        match response.status() {
-            StatusWord::Success => Ok(()),
-            StatusWord::WrongData => Err(PhoneError::PinRefused),
-            _ => Err(StoreError::Failed.into()),
-        }
-    }
-
-    /// Resets the owner's own session.
-    pub fn local_reset(&self) {
-        self.tell(Mail::LocalReset);
-    }
-
     /// What to advertise on a radio in this epoch: the present set at once, then each one that replaces it. Ask again when the
     /// epoch ends; the receiver of the last call alone is told.
     pub fn advertise(&self, epoch: Epoch) -> Receiver<Vec<Identifier>> {
@@ -238,12 +219,12 @@ impl Phone {
         self.ask(|reply| Mail::Stop { reply }).await;
     }
 
-    fn tell(&self, mail: Mail) {
+    pub(super) fn tell(&self, mail: Mail) {
         // The mailbox is unbounded: this fails only for a phone that has stopped, and then there is nothing to do.
         let _ = self.mail.try_send(mail);
     }
 
-    async fn ask<T>(&self, mail: impl FnOnce(Reply<T>) -> Mail) -> Option<T> {
+    pub(super) async fn ask<T>(&self, mail: impl FnOnce(Reply<T>) -> Mail) -> Option<T> {
         let (reply, answer) = async_channel::bounded(1);
         self.mail.try_send(mail(reply)).ok()?;
         answer.recv().await.ok()

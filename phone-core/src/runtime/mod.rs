@@ -5,10 +5,13 @@
 //! No lock is held across an await; an operation that ends after it was cancelled is dropped by its id and its result wiped.
 
 mod advertising;
+mod card_owner;
 mod effects;
 mod event;
 mod hosts;
 mod links;
+mod log;
+mod logging;
 mod mailbox;
 mod owner;
 mod pairing;
@@ -18,14 +21,17 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use event::{DisconnectReason, PairingFailure, PhoneEvent};
+#[cfg(feature = "enrolment")]
+pub(crate) use card_owner::OwnerSession;
+pub use event::{DisconnectReason, KeyProgress, KeyStage, PairingFailure, PhoneEvent};
 pub use hosts::HostInfo;
+pub use log::{LOG_DELAY, LOG_LIMIT, LOG_PENDING, LogEntry, LogOperation, LogResult, LoggedHost};
 pub use mailbox::{LinkHandle, Phone, PhoneError, PushError, ScanError};
 use pocketcard_protocol::{channel::StaticSecret, l2cap::Psm, link::VersionRange};
 use zeroize::Zeroizing;
 
 use crate::{
-    card::{Card, CardConfig, CardError, Probe},
+    card::{Card, CardConfig, CardError, Input, Permissions, Probe},
     traits::{Approver, Batch, Clock, Entropy, KeyHandle, KeyStore, SealingError, SealingKey, StateStore, StoreError},
 };
 
@@ -122,12 +128,18 @@ pub async fn phone(
     let entries = parts.store.load()?;
     let identity = identity(&parts, &entries).await?;
     let now = parts.clock.now();
-    let hosts = hosts::Hosts::open(&entries, &parts, now).await?;
-    let card = Card::new(config.card, Arc::clone(&parts.store), Arc::clone(&parts.entropy), Arc::clone(&parts.probe))?;
+    let default_permissions = Permissions::default_of(config.card.test_card);
+    let hosts = hosts::Hosts::open(&entries, default_permissions, &parts, now).await?;
+    let log = log::Log::open(&entries, Arc::clone(&parts.store));
+    let mut card =
+        Card::new(config.card, Arc::clone(&parts.store), Arc::clone(&parts.entropy), Arc::clone(&parts.probe))?;
+    for (host, permissions) in hosts.all_permissions() {
+        card.handle(Input::PermissionsChanged { host, permissions }, now);
+    }
     sweep(&*parts.keystore, &card.key_handles()).await;
     let (phone, mailbox) = mailbox::mailbox();
     let setup = links::Setup::new(identity, config.name, config.software, config.versions, &hosts, &parts);
-    let runtime = run::Runtime::new(mailbox, setup, hosts, card, parts);
+    let runtime = run::Runtime::new(mailbox, setup, hosts, card, log, parts);
     Ok((phone, runtime.run()))
 }
 

@@ -3,11 +3,14 @@
 use pocketcard_protocol::{apdu::Response, link::CloseReason, messages::peer_name, time::Timestamp};
 
 use super::{
-    PhoneEvent,
+    LogOperation, LogResult, PhoneEvent,
     mailbox::{Mail, PhoneError, Reply},
     run::Runtime,
 };
-use crate::{card::Input, traits::HostId};
+use crate::{
+    card::{Input, Permissions},
+    traits::HostId,
+};
 
 impl Runtime {
     pub(super) fn receive(&mut self, mail: Mail, now: Timestamp) {
@@ -30,6 +33,13 @@ impl Runtime {
             Mail::Hosts { reply } => drop(reply.try_send(self.hosts.list(|host| self.is_connected(host)))),
             Mail::Forget { host, reply } => drop(reply.try_send(self.forget(&host, now))),
             Mail::Rename { host, name, reply } => drop(reply.try_send(self.rename(&host, &name))),
+            Mail::SetPermissions { host, permissions, reply } => {
+                drop(reply.try_send(self.set_permissions(host, permissions, now)));
+            }
+            Mail::AllowConnection { host, reply } => drop(reply.try_send(self.allow_connection(host, now))),
+            Mail::OwnerPresent => self.card.handle(Input::OwnerPresent, now),
+            Mail::Log { reply } => drop(reply.try_send(self.log.entries())),
+            Mail::Announce(event) => self.tell(|| event),
             Mail::LockCard => self.lock(true, now),
             Mail::UnlockCard => self.lock(false, now),
             Mail::Local { command, reply } => {
@@ -38,8 +48,10 @@ impl Runtime {
             }
             Mail::ChoosePin { pin, puk, reply } => {
                 let request = self.local_request(reply);
+                self.choosing.insert(request);
                 self.card.handle(Input::Enrol { request, pin, puk }, now);
             }
+            Mail::ForgetAll { reply } => drop(reply.try_send(self.forget_all(now))),
             Mail::LocalReset => self.card.handle(Input::LocalReset, now),
             Mail::Advertise { epoch, identifiers } => self.watch_advertising(epoch, identifiers),
             Mail::Subscribe(subscriber) => self.subscribers.push(subscriber),
@@ -63,11 +75,37 @@ impl Runtime {
         match forgotten? {
             Some(name) => {
                 let host = *host;
+                self.log_of_host(host, &name, LogOperation::Forget, LogResult::Done, now);
                 self.tell(|| PhoneEvent::Forgotten { host, name });
                 Ok(())
             }
             None => Err(PhoneError::UnknownHost),
         }
+    }
+
+    fn forget_all(&mut self, now: Timestamp) -> Result<(), PhoneError> {
+        let hosts: Vec<HostId> = self.hosts.all_permissions().into_iter().map(|(host, _)| host).collect();
+        hosts.iter().try_for_each(|host| self.forget(host, now))
+    }
+
+    fn set_permissions(&mut self, host: HostId, permissions: Permissions, now: Timestamp) -> Result<(), PhoneError> {
+        // Stored first: what is taken back must not come back with the next start.
+        if !self.hosts.set_permissions(&host, &permissions)? {
+            return Err(PhoneError::UnknownHost);
+        }
+        self.card.handle(Input::PermissionsChanged { host, permissions: permissions.clone() }, now);
+        let name = self.hosts.name(&host).unwrap_or_default().to_owned();
+        self.log_of_host(host, &name, LogOperation::SetPermissions, LogResult::Done, now);
+        self.tell(|| PhoneEvent::PermissionsChanged { host, name, permissions });
+        Ok(())
+    }
+
+    fn allow_connection(&mut self, host: HostId, now: Timestamp) -> Result<(), PhoneError> {
+        if self.hosts.name(&host).is_none() {
+            return Err(PhoneError::UnknownHost);
+        }
+        self.card.handle(Input::ConnectionAllowed(host), now);
+        Ok(())
     }
 
     /// Ends everything that a host has open.

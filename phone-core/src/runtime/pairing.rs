@@ -9,12 +9,15 @@ use pocketcard_protocol::{
 };
 
 use super::{
-    PairingFailure, PhoneEvent,
+    LogOperation, LogResult, PairingFailure, PhoneEvent,
     effects::SealedPair,
     mailbox::{PhoneError, ScanError},
     run::Runtime,
 };
-use crate::{card::LinkId, traits::HostId};
+use crate::{
+    card::{Input, LinkId},
+    traits::HostId,
+};
 
 /// How long the phone waits for the host after the owner scanned.
 const LIMIT: Duration = OFFER_LIFETIME;
@@ -116,6 +119,8 @@ impl Runtime {
             Some(Ok(())) => {
                 // A host that pairs again has new keys; what it had open under the old ones ends.
                 self.close_links_of(&host, now);
+                let permissions = self.hosts.permissions(&host);
+                self.card.handle(Input::PermissionsChanged { host, permissions }, now);
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.link.pair_stored(now);
                     self.touched.push(link);
@@ -134,6 +139,7 @@ impl Runtime {
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.told_closed = true;
                 }
+                self.log_of_host(host, &name, LogOperation::Pair, LogResult::Done, now);
                 self.tell(|| PhoneEvent::Paired { host, name });
             }
             other => self.set_pairing(other, now),

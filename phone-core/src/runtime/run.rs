@@ -1,7 +1,7 @@
 //! The loop: mail, finished operations and time go in; messages, effects and events come out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     future::{Future, poll_fn},
     pin::Pin,
     sync::{
@@ -25,6 +25,7 @@ use super::{
     effects::{Done, Effects},
     hosts::Hosts,
     links::{LinkEntry, Setup},
+    log::{Log, LogOperation, LogResult},
     mailbox::{Mail, Reply},
     pairing::Pairing,
 };
@@ -62,7 +63,10 @@ pub(super) struct Runtime {
     pub(super) touched: Vec<LinkId>,
     pub(super) pairing: Pairing,
     pub(super) advertising: Advertising,
+    pub(super) log: Log,
     pub(super) locals: HashMap<u64, Reply<Response>>,
+    /// Those of [`Self::locals`] with which the owner chooses a PIN.
+    pub(super) choosing: BTreeSet<u64>,
     pub(super) next_local: u64,
     pub(super) subscribers: Vec<Sender<PhoneEvent>>,
     pub(super) stopping: Option<Reply<()>>,
@@ -71,7 +75,7 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    pub(super) fn new(mailbox: Receiver<Mail>, setup: Setup, hosts: Hosts, card: Card, parts: Parts) -> Self {
+    pub(super) fn new(mailbox: Receiver<Mail>, setup: Setup, hosts: Hosts, card: Card, log: Log, parts: Parts) -> Self {
         Self {
             mailbox: Box::pin(mailbox),
             setup,
@@ -82,7 +86,9 @@ impl Runtime {
             touched: Vec::new(),
             pairing: Pairing::Closed,
             advertising: Advertising::default(),
+            log,
             locals: HashMap::new(),
+            choosing: BTreeSet::new(),
             next_local: 0,
             subscribers: Vec::new(),
             stopping: None,
@@ -162,7 +168,8 @@ impl Runtime {
 
     fn next_deadline(&self) -> Option<Timestamp> {
         let links = self.links.values().filter_map(LinkEntry::poll_timeout);
-        let others = [self.card.poll_timeout(), self.hosts.poll_timeout(), self.pairing.poll_timeout()];
+        let others =
+            [self.card.poll_timeout(), self.hosts.poll_timeout(), self.pairing.poll_timeout(), self.log.poll_timeout()];
         links.chain(others.into_iter().flatten()).min()
     }
 
@@ -181,6 +188,7 @@ impl Runtime {
             // If the store fails the record is found, and dropped, after the next start.
             self.forget(&host, now).ok();
         }
+        self.log.handle_timeout(now);
     }
 
     /// Lets the card and the links speak until nobody has anything to say.
@@ -223,11 +231,17 @@ impl Runtime {
             Output::Effect { operation, effect } => self.effects.start(operation, effect),
             Output::CancelEffect(operation) => self.effects.cancel(operation),
             Output::LocalResponse { request, response } => {
+                if self.choosing.remove(&request) {
+                    self.log_of_owner(LogOperation::ChoosePin, LogResult::of_command(response.status(), None), now);
+                }
                 if let Some(reply) = self.locals.remove(&request) {
                     reply.try_send(response).ok();
                 }
             }
-            Output::Event(event) => self.tell(|| PhoneEvent::Card(event)),
+            Output::Event(event) => {
+                self.log_card_event(&event, now);
+                self.tell(|| PhoneEvent::Card(event));
+            }
         }
     }
 
@@ -258,6 +272,7 @@ impl Runtime {
         entry.authenticated.store(true, Ordering::Relaxed);
         self.advertising.changed();
         self.card.handle(Input::LinkUp { link, host, host_name: name.clone() }, now);
+        self.log_of_host(host, &name, LogOperation::Connect, LogResult::Done, now);
         self.tell(|| PhoneEvent::Connected { host, name });
     }
 
@@ -328,6 +343,7 @@ impl Runtime {
             let lost = reason.is_loss() || reason == CloseReason::Replaced;
             let input = if lost { Input::LinkDown { link } } else { Input::LinkClosed { link } };
             self.card.handle(input, now);
+            self.log_of_host(host, &name, LogOperation::Disconnect, LogResult::of_link(reason), now);
             self.tell(|| PhoneEvent::Disconnected { host, name, reason });
         } else if !told && !self.pairing_link_gone(link, reason, now) {
             self.tell(|| PhoneEvent::LinkRefused { reason });
@@ -349,6 +365,7 @@ impl Runtime {
             entry.flush(now);
             entry.end();
         }
+        self.log.flush();
         if let Some(reply) = self.stopping.take() {
             reply.try_send(()).ok();
         }

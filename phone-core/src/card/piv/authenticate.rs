@@ -151,24 +151,29 @@ fn lasts(confirmed_at: Timestamp, now: Timestamp) -> bool {
     now.saturating_since(confirmed_at) <= CONFIRMATION_LASTS
 }
 
+/// What using a key on this input is.
+pub(super) fn purpose(slot: Slot, input: KeyInput<'_>) -> ApprovalPurpose {
+    match input {
+        KeyInput::Point(_) => ApprovalPurpose::Agree,
+        // The operation is the same; the padding of a signature tells them apart where the slot's use does not.
+        KeyInput::Block(block) if slot.is_key_management() && !is_signature_padding(block) => ApprovalPurpose::Decrypt,
+        KeyInput::Digest(_) | KeyInput::Block(_) => ApprovalPurpose::Sign,
+    }
+}
+
 /// What the key store is asked for, and what that is called for the owner.
 fn key_effect(slot: Slot, record: &KeyRecord, input: KeyInput<'_>) -> (Effect, ApprovalPurpose) {
     let (key, algorithm) = (record.handle.clone(), record.algorithm);
-    match input {
-        KeyInput::Point(point) => {
-            (Effect::Agree { key, algorithm, peer_point: point.to_vec() }, ApprovalPurpose::Agree)
+    let purpose = purpose(slot, input);
+    let effect = match (input, purpose) {
+        (KeyInput::Point(point), _) => Effect::Agree { key, algorithm, peer_point: point.to_vec() },
+        (KeyInput::Digest(digest), _) => Effect::Sign { key, algorithm, input: fit(digest, algorithm) },
+        (KeyInput::Block(block), ApprovalPurpose::Decrypt) => {
+            Effect::Decrypt { key, algorithm, input: Zeroizing::new(block.to_vec()) }
         }
-        KeyInput::Digest(digest) => {
-            (Effect::Sign { key, algorithm, input: fit(digest, algorithm) }, ApprovalPurpose::Sign)
-        }
-        // The operation is the same; the padding of a signature tells them apart where the slot's use does not.
-        KeyInput::Block(block) if slot.is_key_management() && !is_signature_padding(block) => {
-            (Effect::Decrypt { key, algorithm, input: Zeroizing::new(block.to_vec()) }, ApprovalPurpose::Decrypt)
-        }
-        KeyInput::Block(block) => {
-            (Effect::Sign { key, algorithm, input: Zeroizing::new(block.to_vec()) }, ApprovalPurpose::Sign)
-        }
-    }
+        (KeyInput::Block(block), _) => Effect::Sign { key, algorithm, input: Zeroizing::new(block.to_vec()) },
+    };
+    (effect, purpose)
 }
 
 /// A digest as long as the field: a longer one loses its right end, a shorter one gets zeros on the left.

@@ -14,6 +14,7 @@ mod administration;
 mod authenticate;
 mod command;
 mod data;
+mod deeds;
 mod entry;
 mod generate;
 mod key_record;
@@ -34,12 +35,14 @@ use pocketcard_protocol::EntropyError;
 use pocketcard_protocol::apdu::{Command, StatusWord};
 
 use self::command::{PivCommand, instruction_name};
-use self::security::{SecurityStatus, Suspended};
+use self::security::{PinProof, SecurityStatus, Suspended};
 use self::state::PivState;
 use super::CardError;
 use super::applet::{Applet, Context, PinStatus, Progress, SessionId};
+use super::deed::Deed;
 use super::effect::EffectResult;
 use super::event::CommandLine;
+use super::permissions::Permissions;
 use crate::traits::{Entropy, KeyHandle, KeyStoreError, PinPurpose, StateStore};
 
 pub use self::objects::ObjectTag;
@@ -133,8 +136,15 @@ impl PivApplet {
         command: PivCommand<'_>,
         context: &mut Context<'_>,
     ) -> Result<Progress, StatusWord> {
+        let deed = command.deed();
+        if let Some(deed) = deed
+            && let Some(reason) = context.permissions.refusal(deed)
+        {
+            context.refuse(reason, deed.key_reference().unwrap_or(0));
+            return Err(StatusWord::SecurityStatusNotSatisfied);
+        }
         let kept = self.kept_tries(context);
-        match command {
+        let progress = match command {
             PivCommand::GetData(tag) => self.get_data(session, tag),
             PivCommand::PutData { tag, content } => self.put_data(session, tag, content, context),
             PivCommand::VerifyStatus => Ok(self.verify_status(session, context)),
@@ -164,6 +174,21 @@ impl PivApplet {
             PivCommand::MoveKey { from, to } => self.move_key(session, from, to, context),
             PivCommand::DeleteKey { slot } => self.delete_key(session, slot, context),
             PivCommand::Reset => self.reset(session, context),
+        }?;
+        if matches!(deed, Some(Deed::VerifyPin | Deed::ChangePin)) {
+            self.security(session).pin_typed = true;
+        }
+        Ok(progress)
+    }
+
+    /// Takes from a session what it had gained by a permission that it no longer has.
+    pub(crate) fn permissions_changed(&mut self, session: SessionId, permissions: &Permissions) {
+        let security = self.security(session);
+        if security.pin_typed && !permissions.typed_pin {
+            security.pin = PinProof::None;
+        }
+        if !permissions.administer {
+            security.forget_management();
         }
     }
 
@@ -178,7 +203,9 @@ impl PivApplet {
                 self.approved(session, approved, decision, context)
             }
             (Some(Suspended::PinEntry(purpose)), EffectResult::Pin(answer)) => {
-                self.pin_entered(session, purpose, answer, context)
+                let progress = self.pin_entered(session, purpose, answer, context)?;
+                self.security(session).pin_typed &= purpose != PinPurpose::Verify && purpose != PinPurpose::Change;
+                Ok(progress)
             }
             (Some(Suspended::KeyUse), EffectResult::Bytes(bytes)) => Ok(self.key_used(&bytes, context)),
             (Some(Suspended::Generation(generation)), EffectResult::Generated { handle, public }) => {
@@ -244,7 +271,7 @@ impl Applet for PivApplet {
 
     fn describe(&self, command: &Command) -> CommandLine {
         match PivCommand::parse(command) {
-            Ok(command) => command.describe(),
+            Ok(command) => command.describe().doing(command.deed()),
             Err(_) => match instruction_name(command.ins()) {
                 Some(name) => CommandLine::bare(name),
                 None => CommandLine::new("INS", format!("{:02X}", command.ins())),

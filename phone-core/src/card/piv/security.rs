@@ -70,6 +70,8 @@ pub(crate) enum Approved {
 #[derive(Default)]
 pub(crate) struct SecurityStatus {
     pub(crate) pin: PinProof,
+    /// It was typed on the host, and not entered on the phone.
+    pub(crate) pin_typed: bool,
     /// The management key is proven.
     pub(crate) management: bool,
     /// What the card waits for to believe that.

@@ -179,6 +179,7 @@ fn only_a_blocked_card_is_reset_and_then_it_is_new() {
 #[test]
 fn an_owned_card_is_reset_only_with_its_owners_consent() {
     let mut card = TestBox::with(CardConfig::default(), TestStore::new());
+    card.permit(1, Permissions::test_host());
     card.local(&bytes("0047009A 05 AC03800111 00"));
     let mut host = card.host(1);
     card.hold = true;
@@ -245,6 +246,7 @@ fn a_consent_that_comes_after_the_card_has_changed_opens_nothing() {
 #[test]
 fn a_reset_that_the_owner_confirms_too_late_does_not_happen() {
     let mut card = TestBox::with(CardConfig::default(), TestStore::new());
+    card.permit(1, Permissions::test_host());
     let mut host = card.host(1);
     card.hold = true;
     assert_eq!(send(&mut card, &mut host, "00FB0000"), "");

@@ -194,6 +194,7 @@ fn an_owners_pin_is_never_said_to_be_the_well_known_one_and_tries_that_a_host_se
     card.out.local.clear();
     let set = "00FFFFFF 1B 0A9B18 010203040506070801020304050607080102030405060708";
     assert_eq!(text(&card.local(&bytes(set))), "9000");
+    card.permit(1, Permissions::test_host());
     let mut host = card.host(1);
     prove_management(&mut card, &mut host);
     table(

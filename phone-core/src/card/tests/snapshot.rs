@@ -4,6 +4,7 @@ use pocketcard_protocol::messages::{Body, Envelope, Fetch, SecurityState, Snapsh
 use pocketcard_protocol::snapshot::{Object, PAGE_LIMIT, Snapshot, SnapshotDigest};
 
 use super::*;
+use crate::card::applet::SessionId;
 use crate::card::{Input, LinkId};
 
 const PUT_CERTIFICATE: &str = "00DB3FFF 0C 5C035FC105 53057003010203";
@@ -33,7 +34,7 @@ fn page(card: &mut TestBox, host: &TestHost, digest: &[u8], offset: usize) -> Sn
 
 /// The snapshot that is announced to a host which opens a session, fetched as a host does.
 fn fetch(card: &mut TestBox, host: &TestHost) -> Option<Snapshot> {
-    let digest = card.card.snapshot_digest()?.to_field();
+    let digest = card.card.snapshot_digest(SessionId(host.session))?.to_field();
     let mut bytes = Vec::new();
     loop {
         let page = page(card, host, &digest, bytes.len());

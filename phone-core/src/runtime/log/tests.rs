@@ -1,0 +1,149 @@
+use std::time::UNIX_EPOCH;
+
+use pocketcard_protocol::messages::RefusalReason;
+
+use super::*;
+use crate::{
+    card::{Deed, piv::Slot, test_support::TestStore},
+    traits::Batch,
+};
+
+fn entry(host: Option<u8>, tries_left: u8) -> LogEntry {
+    let host = host.map(|number| LoggedHost { host: HostId::new([number; 32]), name: format!("host {number}") });
+    let result = LogResult::WrongPin { tries_left };
+    let operation = LogOperation::Card(Deed::VerifyPin);
+    LogEntry { at: UNIX_EPOCH, host, operation, result, asked: false }
+}
+
+fn open(store: &TestStore) -> Log {
+    Log::open(&store.load().unwrap(), Arc::new(store.clone()))
+}
+
+fn at(milliseconds: u64) -> Timestamp {
+    Timestamp::ZERO + Duration::from_millis(milliseconds)
+}
+
+#[test]
+fn entries_are_stored_together_and_not_at_once() {
+    let store = TestStore::new();
+    let mut log = open(&store);
+    assert_eq!(log.poll_timeout(), None);
+    log.write(entry(Some(1), 2), at(0));
+    log.write(entry(Some(1), 1), at(900));
+    assert_eq!(log.poll_timeout(), Some(at(0) + LOG_DELAY), "the first entry keeps the time");
+    log.handle_timeout(at(999));
+    assert_eq!(store.commits(), 0);
+    log.handle_timeout(at(1000));
+    assert_eq!(store.commits(), 1);
+    assert_eq!(log.poll_timeout(), None, "nothing to wake up for");
+    assert_eq!(open(&store).entries(), [entry(Some(1), 2), entry(Some(1), 1)]);
+}
+
+#[test]
+fn a_kill_loses_the_entries_that_wait_and_no_more() {
+    let store = TestStore::new();
+    let mut log = open(&store);
+    for number in 0..LOG_PENDING - 1 {
+        log.write(entry(Some(1), u8::try_from(number % 16).unwrap()), at(0));
+        log.handle_timeout(at(0));
+    }
+    assert_eq!(open(&store).entries().len(), 0);
+    log.write(entry(Some(1), 0), at(0));
+    log.handle_timeout(at(0));
+    assert_eq!(open(&store).entries().len(), LOG_PENDING, "so many never wait");
+}
+
+#[test]
+fn numbers_go_on_after_a_start_and_the_order_stays() {
+    let store = TestStore::new();
+    for round in 0..5 {
+        let mut log = open(&store);
+        log.write(entry(None, round), at(0));
+        log.flush();
+    }
+    let expected: Vec<LogEntry> = (0..5).map(|round| entry(None, round)).collect();
+    assert_eq!(open(&store).entries(), expected);
+}
+
+#[test]
+fn a_full_log_loses_its_oldest_entries_also_in_the_store() {
+    let store = TestStore::new();
+    let mut log = open(&store);
+    for number in 0..LOG_LIMIT + 100 {
+        log.write(entry(Some(1), u8::try_from(number % 16).unwrap()), at(0));
+        log.handle_timeout(at(0));
+    }
+    log.flush();
+    assert_eq!(log.entries().len(), LOG_LIMIT);
+    let stored = store.load().unwrap();
+    assert_eq!(stored.len(), LOG_LIMIT);
+    assert_eq!(open(&store).entries(), log.entries());
+    assert_eq!(log.entries().first(), Some(&entry(Some(1), (100 % 16) as u8)));
+}
+
+#[test]
+fn a_host_that_makes_noise_pushes_out_its_own_entries() {
+    let store = TestStore::new();
+    let mut log = open(&store);
+    log.write(entry(None, 7), at(0));
+    log.write(entry(Some(2), 3), at(0));
+    for _ in 0..3 * LOG_LIMIT {
+        log.write(entry(Some(1), 0), at(0));
+    }
+    assert_eq!(log.entries().len(), LOG_LIMIT);
+    assert_eq!(log.entries().first(), Some(&entry(None, 7)));
+    assert_eq!(log.entries().get(1), Some(&entry(Some(2), 3)));
+}
+
+#[test]
+fn a_store_that_fails_neither_loses_entries_nor_is_asked_without_end() {
+    let store = TestStore::new();
+    let mut log = open(&store);
+    store.set_failing(true);
+    log.write(entry(Some(1), 1), at(0));
+    log.handle_timeout(at(1000));
+    assert_eq!(log.poll_timeout(), None);
+    store.set_failing(false);
+    log.write(entry(Some(1), 0), at(5000));
+    log.handle_timeout(at(6000));
+    assert_eq!(open(&store).entries(), [entry(Some(1), 1), entry(Some(1), 0)]);
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_left_out_and_its_number_not_used_again() {
+    let store = TestStore::new();
+    let mut batch = Batch::new();
+    batch.put("log/0000000000000009", &[0xFF]);
+    batch.put("log/nonsense", &[0xFF]);
+    batch.put("logbook/0", &[0xFF]);
+    store.commit(batch).unwrap();
+    let mut log = open(&store);
+    assert_eq!(log.entries(), []);
+    log.write(entry(None, 1), at(0));
+    log.flush();
+    assert!(store.entry("log/000000000000000a").is_some());
+}
+
+#[test]
+fn results_follow_from_status_word_and_reason() {
+    use pocketcard_protocol::apdu::StatusWord;
+    for (status, refused, expected) in [
+        (StatusWord::Success, Some(RefusalReason::Denied), LogResult::Done),
+        (StatusWord::RemainingTries(2), None, LogResult::WrongPin { tries_left: 2 }),
+        (
+            StatusWord::SecurityStatusNotSatisfied,
+            Some(RefusalReason::Denied),
+            LogResult::Refused(RefusalReason::Denied),
+        ),
+        (StatusWord::SecurityStatusNotSatisfied, None, LogResult::Failed { status: 0x6982 }),
+        (StatusWord::AuthenticationMethodBlocked, None, LogResult::Refused(RefusalReason::PinBlocked)),
+        (
+            StatusWord::AuthenticationMethodBlocked,
+            Some(RefusalReason::LastTryKept),
+            LogResult::Refused(RefusalReason::LastTryKept),
+        ),
+    ] {
+        assert_eq!(LogResult::of_command(status, refused), expected);
+    }
+    assert_eq!(LogOperation::Card(Deed::Sign(Slot::Signature)).key(), Some(0x9C));
+}
