@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pocketcard_protocol::apdu::{Chaining, Command, Response, Step};
-use pocketcard_protocol::messages::{self, Body, Envelope};
+use pocketcard_protocol::messages::{self, Body, Envelope, PinOperation, RefusalReason};
 use pocketcard_protocol::time::Timestamp;
 use pocketcard_protocol::{Entropy, EntropyError};
 use sha2::{Digest as _, Sha256};
@@ -327,6 +327,16 @@ impl TestBox {
         true
     }
 
+    /// Ends the oldest held effect in this way; `false` if there is none.
+    pub fn complete(&mut self, result: EffectResult) -> bool {
+        if self.out.held.is_empty() {
+            return false;
+        }
+        let (operation, _) = self.out.held.remove(0);
+        self.handle(Input::Completed { operation, result });
+        true
+    }
+
     /// The owner permits a host this.
     pub fn permit(&mut self, number: u8, permissions: Permissions) {
         self.handle(Input::PermissionsChanged { host: HostId::new([number; 32]), permissions });
@@ -347,6 +357,7 @@ impl TestBox {
             resumed: false,
             is_present: false,
             permissions: None,
+            number,
             chaining: Chaining::default(),
         };
         host.open(self, Vec::new());
@@ -382,6 +393,7 @@ pub struct TestHost {
     pub is_present: bool,
     /// What it was told that it may do when the session was opened.
     pub permissions: Option<messages::Permissions>,
+    number: u8,
     chaining: Chaining,
 }
 
@@ -434,6 +446,42 @@ impl TestHost {
         card.handle(Input::Message { link: self.link, envelope: transmit.into() });
     }
 
+    /// Asks for the entry of a PIN and gives the answer; empty if there is none yet.
+    pub fn enter_pin(&mut self, card: &mut TestBox, operation: PinOperation, key_reference: u32) -> Vec<u8> {
+        self.last_request += 1;
+        self.send_pin_entry(card, self.last_request, operation, key_reference, 0);
+        self.answer(card).unwrap_or_default()
+    }
+
+    /// Asks for the entry of a PIN with this id.
+    pub fn send_pin_entry(
+        &self,
+        card: &mut TestBox,
+        request_id: u64,
+        operation: PinOperation,
+        key_reference: u32,
+        time_limit_s: u32,
+    ) {
+        let (session, epoch, operation) = (self.session, self.epoch, operation.into());
+        let entry = messages::PinEntry { session, request_id, epoch, operation, key_reference, time_limit_s };
+        card.handle(Input::Message { link: self.link, envelope: entry.into() });
+    }
+
+    /// Takes out why requests of this host were refused, each with the key that it was about.
+    pub fn refusals(&self, card: &mut TestBox) -> Vec<(RefusalReason, u32)> {
+        let sent = std::mem::take(&mut card.out.sent);
+        let mut refusals = Vec::new();
+        for (link, envelope) in sent {
+            match envelope.body {
+                Some(Body::Refused(refused)) if link == self.link => {
+                    refusals.push((refused.reason(), refused.key_reference));
+                }
+                body => card.out.sent.push((link, Envelope { body })),
+            }
+        }
+        refusals
+    }
+
     /// Takes the answer to the last request out of what the card sent.
     pub fn answer(&self, card: &mut TestBox) -> Option<Vec<u8>> {
         let is_answer = |(link, envelope): &(LinkId, Envelope)| {
@@ -453,6 +501,21 @@ impl TestHost {
         self.chaining.reset();
         let reset = messages::Reset { session: self.session, epoch: self.epoch };
         card.handle(Input::Message { link: self.link, envelope: reset.into() });
+    }
+
+    /// Gives up the last request.
+    pub fn cancel(&self, card: &mut TestBox) {
+        let cancel = messages::Cancel { session: self.session, request_id: self.last_request };
+        card.handle(Input::Message { link: self.link, envelope: cancel.into() });
+    }
+
+    /// Comes back on another link, with the token of the session.
+    pub fn come_back(&mut self, card: &mut TestBox) {
+        card.last_link += 1;
+        self.link = LinkId::new(card.last_link);
+        let (host, host_name) = (HostId::new([self.number; 32]), format!("host {}", self.number));
+        card.handle(Input::LinkUp { link: self.link, host, host_name });
+        self.open(card, self.token.clone());
     }
 
     /// The link goes away.

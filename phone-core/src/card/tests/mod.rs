@@ -1,18 +1,22 @@
 //! Tables of APDUs against a whole card: refusals before success.
 
 mod administration;
+mod approvals;
 mod data;
 mod grace;
 mod keys;
 mod pin;
+mod pin_entry;
+mod prompts;
 mod properties;
 mod select;
 mod sessions;
 mod snapshot;
 mod transcripts;
 
-use super::{CardEvent, Permissions};
-use super::test_support::{TestBox, TestHost};
+use super::test_support::{TestBox, TestHost, TestStore};
+use super::{CardConfig, CardEvent, Effect, EffectResult, HostId, Input, Permissions};
+use crate::traits::{ApprovalDecision, EnteredPin, NewPin, PinAnswer};
 
 const VERIFY: &str = "00200080 08 313233343536FFFF";
 const VERIFY_WRONG: &str = "00200080 08 363534333231FFFF";
@@ -84,4 +88,46 @@ fn aes192(block: &[u8]) -> Vec<u8> {
 fn sign(card: &mut TestBox, host: &mut TestHost, slot: &str) -> String {
     let answer = send(card, host, &format!("008711{slot} 26 7C2482008120 {} 00", "AB".repeat(32)));
     answer[answer.len() - 4..].to_owned()
+}
+
+/// A card of an owner, with a key in 9A whose confirmations last and one in 9C that always asks; and a host that has verified
+/// the PIN. From here on effects are held.
+fn owned_card() -> (TestBox, TestHost) {
+    let mut card = TestBox::with(CardConfig::default(), TestStore::new());
+    card.handle(Input::Enrol { request: 1, pin: (*b"123456\xFF\xFF").into(), puk: (*b"12345678").into() });
+    card.out.local.clear();
+    for slot in ["9A", "9C"] {
+        card.local(&bytes(&format!("004700{slot} 05 AC03800111 00")));
+    }
+    let mut host = card.host(1);
+    send(&mut card, &mut host, VERIFY);
+    card.hold = true;
+    (card, host)
+}
+
+#[track_caller]
+fn decide(card: &mut TestBox, decision: ApprovalDecision) {
+    assert!(matches!(card.out.held.first(), Some((_, Effect::Approve(_)))), "{:?}", card.out.held);
+    card.complete(EffectResult::Approval(decision));
+}
+
+fn entered(current: &str) -> PinAnswer {
+    PinAnswer::Entered(EnteredPin { current: current.to_owned().into(), new: None })
+}
+
+fn entered_new(current: &str, value: &str, repeated: &str) -> PinAnswer {
+    let new = Some(NewPin { value: value.to_owned().into(), repeated: repeated.to_owned().into() });
+    PinAnswer::Entered(EnteredPin { current: current.to_owned().into(), new })
+}
+
+#[track_caller]
+fn type_in(card: &mut TestBox, answer: PinAnswer) {
+    assert!(matches!(card.out.held.first(), Some((_, Effect::EnterPin(_)))), "{:?}", card.out.held);
+    card.complete(EffectResult::Pin(answer));
+}
+
+/// The answer to the last request, as text.
+#[track_caller]
+fn answer(card: &mut TestBox, host: &TestHost) -> String {
+    text(&host.answer(card).expect("an answer"))
 }
