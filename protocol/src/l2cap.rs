@@ -85,14 +85,9 @@ impl L2capLayer {
         self.frames.set_limit(limit);
     }
 
-    /// Room to read into, never empty; [`L2capLayer::filled`] says how much came.
-    pub fn read_buffer(&mut self) -> &mut [u8] {
-        self.frames.read_buffer()
-    }
-
-    /// So many bytes came. Take the messages now, until there is none.
-    pub fn filled(&mut self, count: usize, now: Timestamp) {
-        self.frames.filled(count);
+    /// These bytes came. Take the messages now, until there is none.
+    pub fn handle_bytes(&mut self, bytes: &[u8], now: Timestamp) {
+        self.frames.push(bytes);
         self.next_due = Some(now + NEXT_FRAGMENT);
         self.whole_due.get_or_insert(now + WHOLE_MESSAGE);
     }
@@ -112,6 +107,12 @@ impl L2capLayer {
             self.whole_due = None;
         }
         Ok(message)
+    }
+
+    /// Whether the channel may end now: if not, its end cuts a message off.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        self.frames.is_between_messages()
     }
 
     /// Puts a message behind what waits.
@@ -179,16 +180,6 @@ mod tests {
         Timestamp::from_origin(Duration::from_secs_f64(seconds))
     }
 
-    fn give(layer: &mut L2capLayer, mut bytes: &[u8], now: Timestamp) {
-        while !bytes.is_empty() {
-            let room = layer.read_buffer();
-            let count = bytes.len().min(room.len());
-            room[..count].copy_from_slice(&bytes[..count]);
-            layer.filled(count, now);
-            bytes = &bytes[count..];
-        }
-    }
-
     #[test]
     fn only_a_psm_that_a_system_gives_out_is_one() {
         for (number, valid) in [(0, false), (0x7F, false), (0x80, true), (0xFF, true), (0x100, false), (0x1001, false)]
@@ -207,7 +198,7 @@ mod tests {
             while !sender.waiting().is_empty() {
                 let sdu = sender.waiting()[..sender.waiting().len().min(size)].to_vec();
                 sender.written(sdu.len(), at(0.0));
-                give(&mut receiver, &sdu, at(0.0));
+                receiver.handle_bytes(&sdu, at(0.0));
                 while let Some(message) = receiver.poll_message().unwrap() {
                     seen.push(message);
                 }
@@ -220,10 +211,10 @@ mod tests {
     #[test]
     fn a_frame_that_is_too_long_for_the_state_of_the_link_ends_the_channel() {
         let mut layer = L2capLayer::new(4096);
-        give(&mut layer, &4097u32.to_be_bytes(), at(0.0));
+        layer.handle_bytes(&4097u32.to_be_bytes(), at(0.0));
         assert!(matches!(layer.poll_message(), Err(L2capError::Frame(StreamError::TooLong { .. }))));
         let mut layer = L2capLayer::new(4096);
-        give(&mut layer, &[0; 4], at(0.0));
+        layer.handle_bytes(&[0; 4], at(0.0));
         assert_eq!(layer.poll_message(), Err(L2capError::Frame(StreamError::Empty)));
     }
 
@@ -231,7 +222,7 @@ mod tests {
     fn a_message_that_stops_in_the_middle_ends_the_channel() {
         let mut layer = L2capLayer::new(4096);
         assert_eq!(layer.poll_timeout(), None, "silence between two messages is no fault");
-        give(&mut layer, &[0, 0, 0, 2, 1], at(0.0));
+        layer.handle_bytes(&[0, 0, 0, 2, 1], at(0.0));
         assert_eq!(layer.poll_message(), Ok(None));
         assert_eq!(layer.poll_timeout(), Some(at(2.0)));
         assert_eq!(layer.handle_timeout(at(1.999)), Ok(()));
@@ -241,11 +232,11 @@ mod tests {
     #[test]
     fn a_message_that_comes_byte_by_byte_has_half_a_minute() {
         let mut layer = L2capLayer::new(4096);
-        give(&mut layer, &[0, 0, 0, 100], at(0.0));
+        layer.handle_bytes(&[0, 0, 0, 100], at(0.0));
         for second in 1..30u8 {
             assert_eq!(layer.poll_message(), Ok(None));
             assert_eq!(layer.handle_timeout(at(second.into())), Ok(()));
-            give(&mut layer, &[second], at(second.into()));
+            layer.handle_bytes(&[second], at(second.into()));
         }
         assert_eq!(layer.handle_timeout(at(30.0)), Err(L2capError::Unfinished));
     }
@@ -253,9 +244,9 @@ mod tests {
     #[test]
     fn the_next_message_has_a_half_minute_of_its_own() {
         let mut layer = L2capLayer::new(4096);
-        give(&mut layer, &[0, 0, 0, 2, 1], at(0.0));
+        layer.handle_bytes(&[0, 0, 0, 2, 1], at(0.0));
         assert_eq!(layer.poll_message(), Ok(None));
-        give(&mut layer, &[2, 0, 0, 0, 9], at(1.0));
+        layer.handle_bytes(&[2, 0, 0, 0, 9], at(1.0));
         assert_eq!(layer.poll_message(), Ok(Some(vec![1, 2])));
         assert_eq!((layer.next_due, layer.whole_due), (Some(at(3.0)), Some(at(31.0))));
     }

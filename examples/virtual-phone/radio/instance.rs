@@ -22,6 +22,7 @@ use pocketcard_protocol::{
     Timestamp,
     fragment::{FragmentLayer, FragmentSize},
     gatt,
+    l2cap::Psm,
     link::{EARLY_MESSAGE_LIMIT, LINK_MESSAGE_LIMIT},
 };
 use serde_json::json;
@@ -30,22 +31,29 @@ use tokio::sync::{Notify, mpsc};
 use super::server::InfoRequest;
 use crate::{clock::BootClock, output::Output};
 
-/// How long a host that has read `Info` may take to subscribe. Spec: SPEC.md section 11.3
+/// How long a host that has read `Info` may take to subscribe. Spec: SPEC.md section 11.4
 const CLAIM: Duration = Duration::from_secs(5);
 
-/// How long the last fragments of a link that is over may take. Spec: SPEC.md section 11.3
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the last fragments of a link that is over may take. Spec: SPEC.md section 11.4
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What bluer takes from the ATT MTU: BlueZ drops the end of a notification that uses all of it.
+const UNUSED: usize = 5;
 
 /// What BlueZ asks of an instance.
 pub(super) struct Requests {
     pub(super) infos: mpsc::Receiver<InfoRequest>,
     pub(super) writes: CharacteristicControl,
     pub(super) subscriptions: CharacteristicControl,
+    /// Hosts that went on over a channel of L2CAP.
+    pub(super) departures: mpsc::Receiver<Address>,
 }
 
 pub(super) struct Instance {
     number: u8,
     phone: Phone,
+    /// Where hosts may open channels of L2CAP, if they may.
+    psm: Option<Psm>,
     output: Output,
     link: Option<Link>,
 }
@@ -53,6 +61,7 @@ pub(super) struct Instance {
 enum Event {
     Info(InfoRequest),
     Control(CharacteristicControlEvent),
+    Departed(Address),
     Link(LinkEvent),
     /// BlueZ asks no more.
     Ended,
@@ -69,8 +78,8 @@ enum LinkEvent {
 struct Over;
 
 impl Instance {
-    pub(super) fn new(number: u8, phone: Phone, output: Output) -> Self {
-        Self { number, phone, output, link: None }
+    pub(super) fn new(number: u8, phone: Phone, psm: Option<Psm>, output: Output) -> Self {
+        Self { number, phone, psm, output, link: None }
     }
 
     pub(super) async fn run(mut self, mut requests: Requests) {
@@ -82,6 +91,7 @@ impl Instance {
                     self.control(event);
                     Ok(())
                 }
+                Event::Departed(central) => self.departed(central),
                 Event::Link(LinkEvent::Fragment(fragment)) => self.fragment(&fragment).await,
                 Event::Link(LinkEvent::Stirred) => Ok(()),
                 Event::Link(LinkEvent::Gone) => Err(Over),
@@ -104,6 +114,7 @@ impl Instance {
             request = requests.infos.recv() => request.map_or(Event::Ended, Event::Info),
             event = requests.writes.next() => event.map_or(Event::Ended, Event::Control),
             event = requests.subscriptions.next() => event.map_or(Event::Ended, Event::Control),
+            Some(central) = requests.departures.recv() => Event::Departed(central),
             event = link => Event::Link(event),
         }
     }
@@ -116,13 +127,19 @@ impl Instance {
         }
         if begins {
             self.let_go();
-            self.link = Some(Link::new(&self.phone, central));
+            self.link = Some(Link::new(&self.phone, central, self.psm));
         }
         let Some(link) = &self.link else { return Ok(()) };
         let info = tokio::time::timeout(CLAIM, link.shared.info()).await.map_err(|_| Over)?.ok_or(Over)?;
         // A host that no longer waits for it begins again.
         let _ = value.send(info);
         Ok(())
+    }
+
+    /// A host that has only read `Info` here has its link elsewhere.
+    fn departed(&self, central: Address) -> Result<(), Over> {
+        let claimed = self.link.as_ref().is_some_and(|link| link.central == central && link.writer.is_none());
+        if claimed { Err(Over) } else { Ok(()) }
     }
 
     fn control(&mut self, event: CharacteristicControlEvent) {
@@ -135,12 +152,12 @@ impl Instance {
             // BlueZ has subscribed the host already; without a link there is nothing for it to hear.
             CharacteristicControlEvent::Notify(writer) => {
                 let Some(link) = link.filter(|link| link.central == writer.device_address()) else { return };
-                let mtu = writer.mtu();
-                link.fragments.set_size(FragmentSize::new(mtu.min(FragmentSize::DEFAULT.bytes())));
+                let mtu = writer.mtu() + UNUSED;
+                link.fragments.set_size(FragmentSize::new(writer.mtu().min(FragmentSize::DEFAULT.bytes())));
                 link.writer = Some(writer);
                 self.output.event(&json!({
-                    "event": "radio_link", "up": true, "central": link.central.to_string(), "mtu": mtu,
-                    "instance": self.number,
+                    "event": "radio_link", "up": true, "central": link.central.to_string(), "transport": "gatt",
+                    "mtu": mtu, "instance": self.number,
                 }));
             }
         }
@@ -162,7 +179,7 @@ impl Instance {
         let Some(link) = self.link.take() else { return };
         if link.writer.is_some() {
             self.output.event(&json!({
-                "event": "radio_link", "up": false, "central": link.central.to_string(), "instance": self.number,
+                "event": "radio_link", "up": false, "central": link.central.to_string(), "transport": "gatt", "instance": self.number,
             }));
         }
     }
@@ -183,9 +200,9 @@ struct Link {
 }
 
 impl Link {
-    fn new(phone: &Phone, central: Address) -> Self {
+    fn new(phone: &Phone, central: Address, psm: Option<Psm>) -> Self {
         let shared = Arc::new(Shared::default());
-        let handle = phone.link_up(Box::new(GattTransport(Arc::clone(&shared))));
+        let handle = phone.link_up(Box::new(GattTransport { shared: Arc::clone(&shared), psm }));
         Self {
             central,
             handle,
@@ -318,11 +335,14 @@ impl Shared {
     }
 }
 
-struct GattTransport(Arc<Shared>);
+struct GattTransport {
+    shared: Arc<Shared>,
+    psm: Option<Psm>,
+}
 
 impl Transport for GattTransport {
     fn send(&mut self, message: &[u8]) -> SendOutcome {
-        let mut state = self.0.state();
+        let mut state = self.shared.state();
         if state.closed {
             return SendOutcome::Gone;
         }
@@ -332,7 +352,7 @@ impl Transport for GattTransport {
                 state.info = Some(value.to_vec());
             }
             if first {
-                self.0.informed.notify_waiters();
+                self.shared.informed.notify_waiters();
                 return SendOutcome::Sent;
             }
         }
@@ -340,14 +360,18 @@ impl Transport for GattTransport {
             return SendOutcome::WouldBlock;
         }
         state.message = Some(message.to_vec());
-        self.0.changed.notify_one();
+        self.shared.changed.notify_one();
         SendOutcome::Sent
     }
 
     fn close(&mut self) {
-        self.0.state().closed = true;
-        self.0.changed.notify_one();
-        self.0.informed.notify_waiters();
+        self.shared.state().closed = true;
+        self.shared.changed.notify_one();
+        self.shared.informed.notify_waiters();
+    }
+
+    fn psm(&self) -> Option<Psm> {
+        self.psm
     }
 }
 
@@ -358,7 +382,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_info_is_read_and_a_later_one_sent_too() {
         let shared = Arc::new(Shared::default());
-        let mut transport = GattTransport(Arc::clone(&shared));
+        let mut transport = GattTransport { shared: Arc::clone(&shared), psm: None };
         assert_eq!(transport.send(&gatt::info_message(&[1])), SendOutcome::Sent);
         assert_eq!(shared.info().await, Some(vec![1]));
         assert_eq!(shared.state().message, None);
@@ -371,7 +395,7 @@ mod tests {
     #[tokio::test]
     async fn one_message_waits_at_a_time_and_none_after_the_end() {
         let shared = Arc::new(Shared::default());
-        let mut transport = GattTransport(Arc::clone(&shared));
+        let mut transport = GattTransport { shared: Arc::clone(&shared), psm: None };
         assert_eq!(transport.send(&[2, 1]), SendOutcome::Sent);
         assert_eq!(transport.send(&[2, 2]), SendOutcome::WouldBlock);
         assert_eq!(shared.state().message.take(), Some(vec![2, 1]));

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `bus` | notices that bluetoothd went away |
 //! | `server` | the GATT service, one task for each of its instances |
+//! | `channel` | channels of L2CAP, which a host may open in place of fragments |
 //! | `instance` | one host's link: fragments in and out |
 //! | `advertiser` | what is on the air |
 
 mod advertiser;
 mod bus;
+mod channel;
 mod instance;
 mod server;
 

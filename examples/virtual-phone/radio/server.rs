@@ -10,13 +10,14 @@ use bluer::{
 };
 use pocketcard_phone::runtime::Phone;
 use pocketcard_protocol::gatt;
+use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
 
 use super::{
-    RadioError,
+    RadioError, channel,
     instance::{Instance, Requests},
     limited,
 };
@@ -35,7 +36,20 @@ pub(super) struct InfoRequest {
     pub(super) value: oneshot::Sender<Vec<u8>>,
 }
 
-/// The service, registered as long as this exists.
+/// Tells the instances of hosts that went on over a channel of L2CAP.
+#[derive(Clone, Default)]
+pub(super) struct Departures(Vec<mpsc::Sender<Address>>);
+
+impl Departures {
+    pub(super) async fn tell(&self, central: Address) {
+        for instance in &self.0 {
+            // An instance that serves no more has nothing to let go.
+            let _ = instance.send(central).await;
+        }
+    }
+}
+
+/// The service and its channels, there as long as this exists.
 pub(super) struct Server {
     instances: JoinSet<()>,
     _registration: ApplicationHandle,
@@ -43,6 +57,12 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn start(adapter: &Adapter, phone: &Phone, output: &Output) -> Result<Self, RadioError> {
+        let channels = channel::Channels::listen(adapter).await;
+        if let Err(error) = &channels {
+            output.event(&json!({ "event": "radio", "state": "no_l2cap", "reason": error.to_string() }));
+        }
+        let psm = channels.as_ref().ok().map(channel::Channels::psm);
+        let mut departures = Departures::default();
         let mut instances = JoinSet::new();
         let mut services = Vec::new();
         for number in 0..INSTANCES {
@@ -51,8 +71,13 @@ impl Server {
             let (writes, write_handle) = characteristic_control();
             let (subscriptions, notify_handle) = characteristic_control();
             services.push(service(uuid, infos, write_handle, notify_handle));
-            let requests = Requests { infos: info_requests, writes, subscriptions };
-            instances.spawn(Instance::new(number, phone.clone(), output.clone()).run(requests));
+            let (departure, departed) = mpsc::channel(1);
+            departures.0.push(departure);
+            let requests = Requests { infos: info_requests, writes, subscriptions, departures: departed };
+            instances.spawn(Instance::new(number, phone.clone(), psm, output.clone()).run(requests));
+        }
+        if let Ok(channels) = channels {
+            instances.spawn(channels.serve(phone.clone(), departures, output.clone()));
         }
         let application = Application { services, ..Application::default() };
         let registration = limited(adapter.serve_gatt_application(application)).await?;

@@ -26,7 +26,7 @@ JSON (later releases add fields, and rename or remove none):
       id, name, slot, address, software, card_name
       link          {\"state\": \"connected\", \"connecting\", \"disconnected\" (with \"reason\")
                     or \"version_mismatch\" (with \"ours\", \"theirs\", \"update\")}
-      transport     null without a link; else {\"kind\": \"stream\", or \"gatt\" with \"mtu\", its ATT MTU}
+      transport     null without a link; else {\"kind\": \"stream\", \"l2cap\", or \"gatt\" with \"mtu\", its ATT MTU}
 With --watch, one object a line: first {\"reply\": \"status\", and the fields above}, then
   {\"reply\": \"event\", \"event\": \"card_present\", \"slot\": 0} and the like; ignore events you do not know.";
 
@@ -83,6 +83,7 @@ fn line(slot: &SlotStatus) -> String {
         None => parts.push("free".to_owned()),
         Some(phone) => {
             let over = match phone.transport {
+                Some(Transport::L2cap {}) => " over Bluetooth, L2CAP".to_owned(),
                 Some(Transport::Gatt { mtu }) => format!(" over Bluetooth, MTU {mtu}"),
                 _ => String::new(),
             };

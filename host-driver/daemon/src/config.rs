@@ -22,6 +22,7 @@ use serde::Deserialize;
 /// [bluetooth]                 # phones over Bluetooth LE
 /// enabled = true              # false by default if `dev`
 /// adapter = "hci0"            # the first one that is on if absent
+/// l2cap = false               # GATT alone; true by default
 ///
 /// [[link]]                    # phones that are reached by a stream; none by default
 /// address = "tcp:127.0.0.1:7816"
@@ -63,6 +64,8 @@ pub struct BluetoothConfig {
     pub enabled: Option<bool>,
     /// The adapter's name; the first one that is on, by default.
     pub adapter: Option<String>,
+    /// Whether channels of L2CAP are used with phones that offer them. By default they are; GATT does as well.
+    pub l2cap: Option<bool>,
 }
 
 /// One entry of `[[link]]`.

@@ -563,7 +563,7 @@ impl PhoneOutbox {
     fn transport(&self) -> Transport {
         match self {
             Self::Stream(_) => Transport::Stream {},
-            Self::Radio(outbox) => Transport::Gatt { mtu: u32::try_from(outbox.mtu()).unwrap_or(u32::MAX) },
+            Self::Radio(outbox) => outbox.transport(),
         }
     }
 }

@@ -20,9 +20,10 @@ use btleplug::platform::{Adapter, Manager, Peripheral, PeripheralId};
 use futures_lite::{Stream, StreamExt};
 use pocketcard_protocol::advertising::Identifier;
 use pocketcard_protocol::gatt;
+use pocketcard_protocol::l2cap::Psm;
 use tokio::sync::{Mutex, broadcast};
 
-use super::bus::{Bus, BusEvent};
+use super::bus::{Bus, BusEvent, L2capStream};
 use super::{Central, Ears, Peer, PeerEvent, Radio, RadioError, Sighting};
 
 /// For the system to answer what needs no radio.
@@ -323,6 +324,8 @@ impl BluezPeer {
 }
 
 impl Peer for BluezPeer {
+    type Stream = L2capStream;
+
     fn mtu(&self) -> usize {
         usize::from(self.peripheral.mtu())
     }
@@ -336,6 +339,10 @@ impl Peer for BluezPeer {
     async fn read_info(&mut self, instance: u8) -> Result<Vec<u8>, RadioError> {
         let info = self.characteristic(instance, gatt::INFO)?;
         self.peripheral.read(&info).await.map_err(failed)
+    }
+
+    async fn open_l2cap(&mut self, psm: Psm) -> Result<L2capStream, RadioError> {
+        self.bus.open_l2cap(&self.id.to_string(), psm).await
     }
 
     async fn subscribe(&mut self, instance: u8) -> Result<(), RadioError> {

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bluer::l2cap::{Socket, SocketAddr, Stream};
+use bluer::{Address, AddressType};
 use dbus::Path;
 use dbus::message::MatchRule;
 use dbus::nonblock::stdintf::org_freedesktop_dbus::{
@@ -11,6 +13,7 @@ use dbus::nonblock::stdintf::org_freedesktop_dbus::{
 };
 use dbus::nonblock::{MsgMatch, Proxy, SyncConnection};
 use futures_lite::StreamExt;
+use pocketcard_protocol::l2cap::{Psm, SDU_LIMIT};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
@@ -20,6 +23,7 @@ const BLUEZ: &str = "org.bluez";
 const BUS: &str = "org.freedesktop.DBus";
 const OBJECTS: &str = "org.freedesktop.DBus.ObjectManager";
 const ADAPTER: &str = "org.bluez.Adapter1";
+const DEVICE: &str = "org.bluez.Device1";
 const SERVICE: &str = "org.bluez.GattService1";
 const PREFIX: &str = "/org/bluez/";
 
@@ -31,6 +35,9 @@ const FORGET: Duration = Duration::from_secs(5);
 
 /// Events that a slow listener may be behind.
 const EVENTS: usize = 64;
+
+/// A channel of L2CAP.
+pub(super) type L2capStream = Stream;
 
 /// Something that BlueZ signalled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +118,7 @@ impl Bus {
         let (adapter, subject) = (proxy(adapter), proxy(path.clone()));
         async move {
             // A device that is gone needs no forgetting.
-            let Ok(paired) = subject.get::<bool>("org.bluez.Device1", "Paired").await else { return };
+            let Ok(paired) = subject.get::<bool>(DEVICE, "Paired").await else { return };
             if paired {
                 return;
             }
@@ -123,9 +130,41 @@ impl Bus {
         }
     }
 
+    /// Asks a device, given as `hci0/dev_...`, for a channel of L2CAP over the connection that there is. It may still be
+    /// refused when this has come back.
+    pub(super) fn open_l2cap(
+        &self,
+        device: &str,
+        psm: Psm,
+    ) -> impl Future<Output = Result<L2capStream, RadioError>> + Send + use<> {
+        let path = format!("{PREFIX}{device}");
+        let adapter = path.rsplit_once('/').map(|(adapter, _)| adapter.to_owned()).unwrap_or_default();
+        let proxy = |path: String| Proxy::new(BLUEZ, path, ANSWER, Arc::clone(&self.connection));
+        let (adapter, device) = (proxy(adapter), proxy(path));
+        async move {
+            let ours = address(&adapter, ADAPTER, 0).await?;
+            let theirs = address(&device, DEVICE, psm.number()).await?;
+            let system = |error: std::io::Error| RadioError::Failed(format!("a channel of L2CAP: {error}"));
+            let socket = Socket::new_stream().map_err(system)?;
+            // By the adapter that has the connection.
+            socket.bind(ours).map_err(system)?;
+            socket.set_recv_mtu(SDU_LIMIT).map_err(system)?;
+            socket.connect(theirs).await.map_err(system)
+        }
+    }
+
     pub(super) fn subscribe(&self) -> broadcast::Receiver<BusEvent> {
         self.events.subscribe()
     }
+}
+
+/// The radio address of an adapter or a device.
+async fn address(object: &Proxy<'_, Arc<SyncConnection>>, interface: &str, psm: u16) -> Result<SocketAddr, RadioError> {
+    let text: String = object.get(interface, "Address").await.map_err(|error| failed(&error))?;
+    let kind: String = object.get(interface, "AddressType").await.map_err(|error| failed(&error))?;
+    let address: Address = text.parse().map_err(|_| RadioError::Failed(format!("no address: {text}")))?;
+    let kind = if kind == "random" { AddressType::LeRandom } else { AddressType::LePublic };
+    Ok(SocketAddr::new(address, kind, psm))
 }
 
 fn gone(object: &Path<'_>, interfaces: &[String]) -> Option<BusEvent> {

@@ -1,8 +1,12 @@
 //! Where there is no BlueZ: the system signals nothing but what btleplug passes on.
 
+use pocketcard_protocol::l2cap::Psm;
 use tokio::sync::broadcast;
 
 use super::RadioError;
+
+/// There is none.
+pub(super) type L2capStream = tokio::io::DuplexStream;
 
 /// Something that BlueZ signalled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,10 @@ impl Bus {
     }
 
     pub(super) async fn forget(&self, _: &str) {}
+
+    pub(super) async fn open_l2cap(&self, _: &str, _: Psm) -> Result<L2capStream, RadioError> {
+        Err(RadioError::Failed("no channels of L2CAP on this system".to_owned()))
+    }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<BusEvent> {
         self.0.subscribe()

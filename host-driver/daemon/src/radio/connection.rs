@@ -1,7 +1,8 @@
-//! One phone's connection: reading `Info`, subscribing, and fragments in both directions.
+//! One phone's connection: reading `Info`, opening a channel or subscribing, and fragments in both directions.
 
 use std::time::Duration;
 
+use pocketcard_ipc::control::Transport;
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::fragment::{FragmentError, FragmentLayer, FragmentSize};
 use pocketcard_protocol::gatt;
@@ -9,18 +10,19 @@ use pocketcard_protocol::stream::{LONGEST_BEFORE_AUTHENTICATION, LONGEST_MESSAGE
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::l2cap::{self, L2capBroken, L2capChannel};
 use super::{Central, Peer, PeerEvent, RadioError, RadioOutbox};
 use crate::Clock;
 use crate::slot::LinkStep;
 
-/// For a connection to be made and the services to be found. Spec: protocol/SPEC.md section 11.3
+/// For a connection to be made and the services to be found. Spec: protocol/SPEC.md section 11.4
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
-/// For a read, a subscription, a write. Spec: protocol/SPEC.md section 11.3
+/// For a read, a subscription, a write. Spec: protocol/SPEC.md section 11.4
 const OPERATION_LIMIT: Duration = Duration::from_secs(5);
 
-/// For the last fragments of a link that is over. Spec: protocol/SPEC.md section 11.3
-const FAREWELL: Duration = Duration::from_secs(2);
+/// For the last fragments of a link that is over. Spec: protocol/SPEC.md section 11.4
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// For the system to end a connection and forget the device; BlueZ takes up to three seconds.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(8);
@@ -28,11 +30,28 @@ const DISCONNECT_LIMIT: Duration = Duration::from_secs(8);
 /// Messages that the other end of a [`Wire`] has not taken.
 const WIRE: usize = 16;
 
-/// A phone that has let us read its `Info` and notifies us.
+/// A phone that has let us read its `Info`, and notifies us or has opened a channel of L2CAP.
 pub(super) struct Connection<P: Peer> {
     peer: P,
     instance: u8,
-    info: Vec<u8>,
+    carrier: Carrier<P::Stream>,
+    doubted: bool,
+}
+
+/// What carries the link.
+enum Carrier<S> {
+    /// Fragments over GATT, after this `Info`.
+    Gatt(Vec<u8>),
+    L2cap(L2capChannel<S>),
+}
+
+/// How the carrying of a link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Carried {
+    /// A channel of L2CAP could not be opened, or was not what it should be.
+    pub(super) doubted: bool,
+    /// A channel of L2CAP carried it.
+    pub(super) over_l2cap: bool,
 }
 
 /// Who gets the phone's messages.
@@ -47,7 +66,13 @@ pub(super) trait Recipient: Send {
 
 impl<P: Peer> Connection<P> {
     /// Connects, and takes the first instance of the service that is free.
-    pub(super) async fn make<C: Central<Peer = P>>(central: &C, address: &C::Address) -> Result<Self, RadioError> {
+    ///
+    /// - `l2cap`: whether a channel of L2CAP may be opened, if the phone offers it.
+    pub(super) async fn make<C: Central<Peer = P>>(
+        central: &C,
+        address: &C::Address,
+        l2cap: bool,
+    ) -> Result<Self, RadioError> {
         let begun = Instant::now();
         let peer = match limited(CONNECT_LIMIT, "connecting", central.connect(address)).await {
             Ok(peer) => peer,
@@ -57,9 +82,10 @@ impl<P: Peer> Connection<P> {
             }
         };
         let found = begun.elapsed();
-        match Self::claim(peer).await {
+        match Self::claim(peer, l2cap).await {
             Ok(connection) => {
-                tracing::debug!(?found, ready = ?begun.elapsed(), mtu = connection.mtu(), "connected to a phone");
+                let over = connection.transport();
+                tracing::debug!(?found, ready = ?begun.elapsed(), ?over, "connected to a phone");
                 Ok(connection)
             }
             Err((mut peer, error)) => {
@@ -69,13 +95,13 @@ impl<P: Peer> Connection<P> {
         }
     }
 
-    async fn claim(mut peer: P) -> Result<Self, (P, RadioError)> {
+    async fn claim(mut peer: P, l2cap: bool) -> Result<Self, (P, RadioError)> {
         let mut refused = RadioError::NoInstance;
         for instance in peer.instances() {
-            match limited(OPERATION_LIMIT, "reading Info", peer.read_info(instance)).await {
+            match read_info(&mut peer, instance).await {
                 Ok(info) => {
-                    return match limited(OPERATION_LIMIT, "subscribing", peer.subscribe(instance)).await {
-                        Ok(()) => Ok(Self { peer, instance, info }),
+                    return match Self::choose(&mut peer, instance, info, l2cap).await {
+                        Ok((carrier, doubted)) => Ok(Self { peer, instance, carrier, doubted }),
                         Err(error) => Err((peer, error)),
                     };
                 }
@@ -85,20 +111,70 @@ impl<P: Peer> Connection<P> {
         Err((peer, refused))
     }
 
-    pub(super) fn mtu(&self) -> usize {
-        self.peer.mtu()
+    /// A channel of L2CAP if the phone offers one and it opens, else fragments.
+    async fn choose(
+        peer: &mut P,
+        instance: u8,
+        mut info: Vec<u8>,
+        l2cap: bool,
+    ) -> Result<(Carrier<P::Stream>, bool), RadioError> {
+        let mut doubted = false;
+        if let Some(psm) = gatt::psm(&info).filter(|_| l2cap) {
+            match l2cap::open(peer, psm).await {
+                Ok(channel) => return Ok((Carrier::L2cap(channel), false)),
+                Err(error) => {
+                    tracing::debug!(%error, "no channel of L2CAP; GATT does as well");
+                    doubted = true;
+                    // The phone may have given the first link up meanwhile.
+                    info = read_info(peer, instance).await?;
+                }
+            }
+        }
+        limited(OPERATION_LIMIT, "subscribing", peer.subscribe(instance)).await?;
+        Ok((Carrier::Gatt(info), doubted))
+    }
+
+    /// What carries the link, for the status.
+    pub(super) fn transport(&self) -> Transport {
+        match self.carrier {
+            Carrier::Gatt(_) => Transport::Gatt { mtu: u32::try_from(self.peer.mtu()).unwrap_or(u32::MAX) },
+            Carrier::L2cap(_) => Transport::L2cap {},
+        }
     }
 
     /// Carries the link until the connection or the link ends, then disconnects.
-    pub(super) async fn carry(mut self, outgoing: mpsc::Receiver<Vec<u8>>, recipient: &mut impl Recipient) {
-        if let Err(error) = self.exchange(outgoing, recipient).await {
+    pub(super) async fn carry(self, outgoing: mpsc::Receiver<Vec<u8>>, recipient: &mut impl Recipient) -> Carried {
+        let Self { mut peer, instance, carrier, doubted } = self;
+        let (ended, over_l2cap) = match carrier {
+            Carrier::Gatt(info) => {
+                (Fragments { peer: &mut peer, instance }.exchange(&info, outgoing, recipient).await, false)
+            }
+            Carrier::L2cap(channel) => (channel.carry(&mut peer, outgoing, recipient).await.map_err(Into::into), true),
+        };
+        if let Err(error) = &ended {
             tracing::debug!(%error, "a radio link broke");
         }
-        end(&mut self.peer).await;
+        end(&mut peer).await;
+        // That a channel ends, also in the middle, is what happens to a phone that goes away.
+        let broke_rules = matches!(ended, Err(Broken::L2cap(L2capBroken::Rules(_))));
+        Carried { doubted: doubted || broke_rules, over_l2cap }
     }
+}
 
+async fn read_info(peer: &mut impl Peer, instance: u8) -> Result<Vec<u8>, RadioError> {
+    limited(OPERATION_LIMIT, "reading Info", peer.read_info(instance)).await
+}
+
+/// A link that is carried by fragments.
+struct Fragments<'a, P> {
+    peer: &'a mut P,
+    instance: u8,
+}
+
+impl<P: Peer> Fragments<'_, P> {
     async fn exchange(
-        &mut self,
+        mut self,
+        info: &[u8],
         mut outgoing: mpsc::Receiver<Vec<u8>>,
         recipient: &mut impl Recipient,
     ) -> Result<(), Broken> {
@@ -106,7 +182,7 @@ impl<P: Peer> Connection<P> {
         let size = FragmentSize::from_mtu(self.peer.mtu());
         let mut fragments = FragmentLayer::new(size, LONGEST_BEFORE_AUTHENTICATION);
         let mut closing: Option<Timestamp> = None;
-        let mut step = recipient.message(gatt::info_message(&self.info));
+        let mut step = recipient.message(gatt::info_message(info));
         loop {
             if step == LinkStep::Open {
                 fragments.set_limit(LONGEST_MESSAGE);
@@ -177,6 +253,8 @@ enum Broken {
     #[error(transparent)]
     Fragments(#[from] FragmentError),
     #[error(transparent)]
+    L2cap(#[from] L2capBroken),
+    #[error(transparent)]
     Radio(#[from] RadioError),
 }
 
@@ -210,8 +288,8 @@ pub(super) struct WireEnd {
 
 impl Wire {
     /// A wire, its far end, and where the messages to the phone come out.
-    pub(super) fn new(mtu: usize) -> (Self, WireEnd, mpsc::Receiver<Vec<u8>>) {
-        let (outbox, outgoing) = RadioOutbox::new(mtu);
+    pub(super) fn new(transport: Transport) -> (Self, WireEnd, mpsc::Receiver<Vec<u8>>) {
+        let (outbox, outgoing) = RadioOutbox::new(transport);
         let (sender, incoming) = mpsc::channel(WIRE);
         (Self { incoming, outbox }, WireEnd { incoming: sender }, outgoing)
     }

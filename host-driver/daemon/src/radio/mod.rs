@@ -5,6 +5,7 @@
 //! | [`air`] | what the rest of the daemon asks of the radio, and what it can be told |
 //! | `search` | looks for phones and connects to them |
 //! | `connection` | one phone's connection, from the first read to the last fragment |
+//! | `l2cap` | a channel of L2CAP in place of fragments, where both sides can |
 //! | `outbox` | the sending end of a link that is carried by the radio |
 //! | [`settings`] | what BlueZ's own configuration should say |
 //! | `backoff` | pauses between attempts |
@@ -17,6 +18,7 @@
 pub(crate) mod air;
 mod backoff;
 mod connection;
+mod l2cap;
 mod outbox;
 mod search;
 pub(crate) mod settings;
@@ -30,6 +32,8 @@ mod bus;
 mod tests;
 
 use pocketcard_protocol::advertising::Identifier;
+use pocketcard_protocol::l2cap::Psm;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use air::{Air, Search};
 pub(crate) use connection::Wire;
@@ -133,6 +137,9 @@ pub(crate) enum PeerEvent {
 
 /// A connected device with the phone's service.
 pub(crate) trait Peer: Send + 'static {
+    /// The bytes of a channel of L2CAP. It closes when this is dropped.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+
     /// The ATT MTU, as far as the system tells.
     fn mtu(&self) -> usize;
 
@@ -141,6 +148,9 @@ pub(crate) trait Peer: Send + 'static {
 
     /// Reads `Info`.
     fn read_info(&mut self, instance: u8) -> impl Future<Output = Result<Vec<u8>, RadioError>> + Send;
+
+    /// Asks the phone for a channel of L2CAP. It may still be refused when this has come back.
+    fn open_l2cap(&mut self, psm: Psm) -> impl Future<Output = Result<Self::Stream, RadioError>> + Send;
 
     /// Subscribes to `PhoneToHost`, and forgets any other instance.
     fn subscribe(&mut self, instance: u8) -> impl Future<Output = Result<(), RadioError>> + Send;

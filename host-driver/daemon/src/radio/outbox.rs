@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use pocketcard_ipc::control::Transport;
 use tokio::sync::mpsc;
 
 use crate::locked;
@@ -14,14 +15,14 @@ const QUEUE: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct RadioOutbox {
     sender: Arc<Mutex<Option<mpsc::Sender<Vec<u8>>>>>,
-    mtu: usize,
+    transport: Transport,
 }
 
 impl RadioOutbox {
     /// An outbox, and where its messages come out.
-    pub(crate) fn new(mtu: usize) -> (Self, mpsc::Receiver<Vec<u8>>) {
+    pub(crate) fn new(transport: Transport) -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { sender: Arc::new(Mutex::new(Some(sender))), mtu }, receiver)
+        (Self { sender: Arc::new(Mutex::new(Some(sender))), transport }, receiver)
     }
 
     /// Sends a message. A phone that takes nothing while too many wait is cut off.
@@ -37,9 +38,9 @@ impl RadioOutbox {
         *locked(&self.sender) = None;
     }
 
-    /// The ATT MTU of the connection.
-    pub(crate) const fn mtu(&self) -> usize {
-        self.mtu
+    /// What carries the link, for the status.
+    pub(crate) const fn transport(&self) -> Transport {
+        self.transport
     }
 }
 
@@ -49,7 +50,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_at_the_end_still_comes_out() {
-        let (outbox, mut queue) = RadioOutbox::new(23);
+        let (outbox, mut queue) = RadioOutbox::new(Transport::L2cap {});
         outbox.send(vec![1]);
         outbox.close();
         outbox.send(vec![2]);
@@ -58,7 +59,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_phone_that_takes_nothing_is_cut_off() {
-        let (outbox, mut queue) = RadioOutbox::new(23);
+        let (outbox, mut queue) = RadioOutbox::new(Transport::L2cap {});
         for _ in 0..=QUEUE {
             outbox.send(vec![1]);
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pocketcard_protocol::advertising::{Epoch, Identifier};
 use pocketcard_protocol::channel::PublicKey;
+use pocketcard_protocol::l2cap::DOUBT;
 use pocketcard_protocol::pairing::PairKeys;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
@@ -104,11 +105,16 @@ struct Refused {
 }
 
 /// How a connection to a target ended.
-enum Ended {
-    /// The channel was open.
-    Open,
-    /// It was connected to, or not even that, and did not let us in.
-    Refused,
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    /// The channel was open; else it was connected to, or not even that, and did not let us in.
+    open: bool,
+    /// Its channels of L2CAP are no good.
+    doubted: bool,
+}
+
+impl Ended {
+    const REFUSED: Self = Self { open: false, doubted: false };
 }
 
 /// An adapter in service, and what is tried on it.
@@ -120,6 +126,8 @@ struct Round<'a, C: Central> {
     busy: HashSet<Target>,
     /// Per device, so that one which repeats a phone's identifier does not keep the phone itself waiting.
     refused: HashMap<(Target, C::Address), Refused>,
+    /// Phones whose channels of L2CAP went wrong, and until when they are not used.
+    doubted: HashMap<PublicKey, Instant>,
     reports: mpsc::UnboundedReceiver<Reported<C::Address>>,
     reporter: mpsc::UnboundedSender<Reported<C::Address>>,
     /// Adapters make one connection at a time.
@@ -139,8 +147,8 @@ enum Listening {
 impl<'a, C: Central> Round<'a, C> {
     fn new(hub: &'a Weak<Hub>, air: &'a Arc<Air>, central: C) -> Self {
         let (reporter, reports) = mpsc::unbounded_channel();
-        let (busy, refused) = (HashSet::new(), HashMap::new());
-        Self { hub, air, central, busy, refused, reports, reporter, turn: Arc::default() }
+        let (busy, refused, doubted) = (HashSet::new(), HashMap::new(), HashMap::new());
+        Self { hub, air, central, busy, refused, doubted, reports, reporter, turn: Arc::default() }
     }
 
     /// Listens while there is somebody to look for. Gives why that came to an end; nothing if the daemon is gone.
@@ -190,7 +198,7 @@ impl<'a, C: Central> Round<'a, C> {
                     Err(error) => return Some(error),
                 },
                 () = self.air.stirred() => rest.reset(),
-                Some((target, address, ended)) = self.reports.recv() => self.ended(target, address, &ended),
+                Some((target, address, ended)) = self.reports.recv() => self.ended(target, address, ended),
                 () = timer => {}
             }
         }
@@ -252,21 +260,19 @@ impl<'a, C: Central> Round<'a, C> {
         self.busy.insert(target);
         let (hub, central, turn) = (Weak::clone(self.hub), self.central.clone(), Arc::clone(&self.turn));
         let (slot, keys, reporter) = (Arc::clone(&phone.slot), Arc::clone(&phone.keys), self.reporter.clone());
+        let doubted = self.doubted.get(&keys.peer).is_some_and(|until| Instant::now() < *until);
+        let l2cap = !doubted && hub.upgrade().is_some_and(|hub| hub.config.bluetooth.l2cap.unwrap_or(true));
         tracing::debug!(slot = slot.number, "the phone is there");
         tokio::spawn(async move {
             let _place = place;
             // However the task ends, a panic of a library included, the search is told.
-            let mut report = Report { reporter, target, address: address.clone(), ended: Ended::Refused };
+            let mut report = Report { reporter, target, address: address.clone(), ended: Ended::REFUSED };
             let connection = {
                 let _turn = turn.lock().await;
-                Connection::make(&central, &address).await
+                Connection::make(&central, &address, l2cap).await
             };
             match connection {
-                Ok(connection) => {
-                    if link(&hub, &slot, &keys, connection).await {
-                        report.ended = Ended::Open;
-                    }
-                }
+                Ok(connection) => report.ended = link(&hub, &slot, &keys, connection).await,
                 Err(error) => {
                     tracing::debug!(slot = slot.number, %error, "the phone is there but not connected");
                     slot.link_unreachable(format!("Bluetooth: {error}"), false);
@@ -285,14 +291,15 @@ impl<'a, C: Central> Round<'a, C> {
         tokio::spawn(async move {
             let _place = place;
             // A pairing that goes on says so by dropping its search; every other device is a wrong one.
-            let _report = Report { reporter, target, address: address.clone(), ended: Ended::Refused };
+            let _report = Report { reporter, target, address: address.clone(), ended: Ended::REFUSED };
             let connection = {
                 let _turn = turn.lock().await;
-                Connection::make(&central, &address).await
+                // It is short, and rare.
+                Connection::make(&central, &address, false).await
             };
             match connection {
                 Ok(connection) => {
-                    let (wire, mut end, outgoing) = Wire::new(connection.mtu());
+                    let (wire, mut end, outgoing) = Wire::new(connection.transport());
                     if wires.send(wire).await.is_ok() {
                         connection.carry(outgoing, &mut end).await;
                     }
@@ -302,21 +309,24 @@ impl<'a, C: Central> Round<'a, C> {
         });
     }
 
-    fn ended(&mut self, target: Target, address: C::Address, ended: &Ended) {
+    fn ended(&mut self, target: Target, address: C::Address, ended: Ended) {
         self.busy.remove(&target);
-        match ended {
-            Ended::Open => drop(self.refused.remove(&(target, address))),
-            Ended::Refused => {
-                let fresh = || match target {
-                    Target::Phone(_) => Backoff::new(CONNECT_FIRST, CONNECT_LONGEST),
-                    Target::Search(_) => Backoff::new(PAIR_AGAIN, PAIR_AGAIN),
-                };
-                let now = Instant::now();
-                let refused = self.refused.entry((target, address));
-                let refused = refused.or_insert_with(|| Refused { backoff: fresh(), not_before: now });
-                refused.not_before = now + refused.backoff.pause();
-            }
+        let now = Instant::now();
+        if let (true, Target::Phone(peer)) = (ended.doubted, target) {
+            self.doubted.retain(|_, until| now < *until);
+            self.doubted.insert(peer, now + DOUBT);
         }
+        if ended.open {
+            self.refused.remove(&(target, address));
+            return;
+        }
+        let fresh = || match target {
+            Target::Phone(_) => Backoff::new(CONNECT_FIRST, CONNECT_LONGEST),
+            Target::Search(_) => Backoff::new(PAIR_AGAIN, PAIR_AGAIN),
+        };
+        let refused = self.refused.entry((target, address));
+        let refused = refused.or_insert_with(|| Refused { backoff: fresh(), not_before: now });
+        refused.not_before = now + refused.backoff.pause();
     }
 }
 
@@ -330,25 +340,25 @@ struct Report<A: Clone> {
 
 impl<A: Clone> Drop for Report<A> {
     fn drop(&mut self) {
-        let ended = std::mem::replace(&mut self.ended, Ended::Refused);
-        let _ = self.reporter.send((self.target, self.address.clone(), ended));
+        let _ = self.reporter.send((self.target, self.address.clone(), self.ended));
     }
 }
 
-/// Carries the link of a paired phone. Gives whether its channel was open.
-async fn link<P: super::Peer>(hub: &Weak<Hub>, slot: &Arc<Slot>, keys: &PairKeys, connection: Connection<P>) -> bool {
+/// Carries the link of a paired phone.
+async fn link<P: super::Peer>(hub: &Weak<Hub>, slot: &Arc<Slot>, keys: &PairKeys, connection: Connection<P>) -> Ended {
     // The phone may have been forgotten, or paired again, while the connection was made.
     let config = hub.upgrade().filter(|hub| hub.is_current(keys)).map(|hub| hub.host_config());
-    let (outbox, outgoing) = RadioOutbox::new(connection.mtu());
+    let (outbox, outgoing) = RadioOutbox::new(connection.transport());
     let Some(config) = config else {
         outbox.close();
         connection.carry(outgoing, &mut Nobody).await;
-        return false;
+        return Ended::REFUSED;
     };
     let number = slot.link_up(config, keys, PhoneOutbox::Radio(outbox));
     let mut recipient = SlotEnd { slot, number, hub, peer: keys.peer, was_open: false };
-    connection.carry(outgoing, &mut recipient).await;
-    recipient.was_open
+    let carried = connection.carry(outgoing, &mut recipient).await;
+    let open = recipient.was_open;
+    Ended { open, doubted: carried.doubted || carried.over_l2cap && !open }
 }
 
 /// Whoever wants nothing more of the phone.

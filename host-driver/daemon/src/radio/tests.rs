@@ -11,8 +11,11 @@ use pocketcard_protocol::fragment::{FragmentLayer, FragmentSize};
 use pocketcard_protocol::gatt;
 use pocketcard_protocol::link::{LINK_MESSAGE_LIMIT, Link, PairingMode, PhoneConfig, VersionRange};
 use pocketcard_protocol::pairing::PairKeys;
+use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+
+mod l2cap;
 
 use super::*;
 use crate::config::Config;
@@ -45,6 +48,10 @@ struct Device {
     mtu: usize,
     /// Instances that serve another host.
     taken: u8,
+    /// What it does with channels of L2CAP, if it offers any.
+    l2cap: Option<l2cap::Behaviour>,
+    /// How often it was asked for one.
+    asked: Arc<Mutex<u32>>,
     /// Ends the connection that is there, or hints that the app is gone.
     hint: Arc<Mutex<Option<mpsc::UnboundedSender<PeerEvent>>>>,
 }
@@ -113,9 +120,16 @@ impl Central for Sim {
         let (to_phone, from_host) = mpsc::unbounded_channel();
         let (events, to_host) = mpsc::unbounded_channel();
         *locked(&device.hint) = Some(events.clone());
-        let link = Link::phone(device.phone.clone(), Clock.now());
+        let link = device.link();
         let phone = SimPhone { link, size: FragmentSize::from_mtu(device.mtu), events };
-        Ok(SimPeer { device, to_phone, to_host, starting: Some((phone, from_host)), task: None })
+        Ok(SimPeer { device, to_phone, to_host, starting: Some((phone, from_host)), task: None, channel: None })
+    }
+}
+
+impl Device {
+    fn link(&self) -> Link {
+        let psm = self.l2cap.and(l2cap::PSM);
+        Link::phone_with_channel(self.phone.clone(), psm, Clock.now())
     }
 }
 
@@ -160,9 +174,20 @@ struct SimPeer {
     to_host: mpsc::UnboundedReceiver<PeerEvent>,
     starting: Option<(SimPhone, mpsc::UnboundedReceiver<Vec<u8>>)>,
     task: Option<JoinHandle<()>>,
+    channel: Option<JoinHandle<()>>,
 }
 
 impl Peer for SimPeer {
+    type Stream = DuplexStream;
+
+    async fn open_l2cap(&mut self, psm: Psm) -> Result<DuplexStream, RadioError> {
+        assert_eq!(Some(psm), l2cap::PSM);
+        *locked(&self.device.asked) += 1;
+        let (near, far) = tokio::io::duplex(l2cap::ROOM);
+        self.channel = Some(tokio::spawn(l2cap::phone(self.device.clone(), far)));
+        Ok(near)
+    }
+
     fn mtu(&self) -> usize {
         self.device.mtu
     }
@@ -175,7 +200,18 @@ impl Peer for SimPeer {
         if instance < self.device.taken {
             return Err(RadioError::Failed("not permitted".into()));
         }
-        let (mut phone, from_host) = self.starting.take().unwrap();
+        // A second read begins another link.
+        let (mut phone, from_host) = match self.starting.take() {
+            Some(first) => first,
+            None => {
+                self.task.take().unwrap().abort();
+                let (to_phone, from_host) = mpsc::unbounded_channel();
+                self.to_phone = to_phone;
+                let events = locked(&self.device.hint).clone().unwrap();
+                let size = FragmentSize::from_mtu(self.device.mtu);
+                (SimPhone { link: self.device.link(), size, events }, from_host)
+            }
+        };
         let info = phone.link.poll_transmit().unwrap();
         self.task = Some(tokio::spawn(phone.run(from_host)));
         Ok(gatt::info_value(&info).unwrap().to_vec())
@@ -196,7 +232,7 @@ impl Peer for SimPeer {
     }
 
     async fn disconnect(&mut self) {
-        if let Some(task) = self.task.take() {
+        for task in [self.task.take(), self.channel.take()].into_iter().flatten() {
             task.abort();
         }
     }
@@ -223,9 +259,14 @@ fn epoch() -> Epoch {
 }
 
 fn world(mtu: usize, present: bool) -> World {
+    world_with(mtu, present, |_| {})
+}
+
+fn world_with(mtu: usize, present: bool, configure: impl FnOnce(&mut Config)) -> World {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config { state_dir: folder.path().to_owned(), dev: true, ..Config::default() };
     config.bluetooth.enabled = Some(true);
+    configure(&mut config);
     let hub = Hub::new(config, VersionRange::SUPPORTED).unwrap();
     let phone = StaticSecret::generate(&SystemEntropy).unwrap();
     let ours = pair(&phone, 7);
@@ -243,7 +284,7 @@ fn world(mtu: usize, present: bool) -> World {
         pairing: PairingMode::Closed,
         versions: VersionRange::SUPPORTED,
     };
-    let device = Device { identifiers, phone, mtu, taken: 0, hint: Arc::default() };
+    let device = Device { identifiers, phone, mtu, taken: 0, l2cap: None, asked: Arc::default(), hint: Arc::default() };
     let sim = Sim::default();
     if present {
         sim.put(1, device.clone());

@@ -112,7 +112,9 @@ pub enum LinkState {
 pub enum Transport {
     /// A socket.
     Stream {},
-    /// Bluetooth LE.
+    /// Bluetooth LE, by a channel of L2CAP.
+    L2cap {},
+    /// Bluetooth LE, by GATT.
     Gatt {
         /// The ATT MTU in bytes, as far as the system tells.
         mtu: u32,
