@@ -114,7 +114,9 @@ impl Card {
         self.outputs.push_back(Output::Send { link, envelope: permissions.into() });
         let software = std::mem::take(&mut open.software);
         self.tell(CardEvent::SessionOpened { host, host_name, software, resumed });
-        self.ask_for_connection(id, now);
+        if !resumed {
+            self.ask_for_connection(id, now);
+        }
     }
 
     /// Takes a session off the link it is still on, because its host has come on another one.

@@ -5,6 +5,7 @@ mod approvals;
 mod data;
 mod grace;
 mod keys;
+mod permissions;
 mod pin;
 mod pin_entry;
 mod prompts;
