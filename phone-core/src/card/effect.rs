@@ -5,6 +5,7 @@ use std::fmt;
 use pocketcard_protocol::apdu::StatusWord;
 use zeroize::Zeroizing;
 
+use super::piv::BIOMETRIC;
 use crate::traits::{
     ApprovalDecision, ApprovalRequest, KeyAlgorithm, KeyHandle, KeyStoreError, OwnerCheck, OwnerDecision, PinAnswer,
     PinPurpose, PinRequest, PublicKeyData,
@@ -80,7 +81,7 @@ impl Effect {
     pub(crate) const fn question(&self) -> Option<Question> {
         let (key, unanswered, cancelled) = match self {
             Self::Approve(request) => (request.key, StatusWord::ConditionsNotSatisfied, StatusWord::NoDiagnosis),
-            Self::VerifyOwner(_) => (0x96, StatusWord::ConditionsNotSatisfied, StatusWord::NoDiagnosis),
+            Self::VerifyOwner(_) => (BIOMETRIC, StatusWord::ConditionsNotSatisfied, StatusWord::NoDiagnosis),
             Self::EnterPin(request) => {
                 let key = match request.purpose {
                     PinPurpose::Verify | PinPurpose::Change => 0x80,

@@ -222,6 +222,9 @@ pub struct CardConfig {
     pub software: String,
     /// What the key store can make: [`KeyStore::algorithms`](crate::KeyStore::algorithms).
     pub algorithms: Vec<KeyAlgorithm>,
+    /// Whether the phone can check that it is its owner: [`Approver::has_owner_verification`](crate::Approver). The runtime
+    /// sets it.
+    pub owner_verification: bool,
     /// How long a card session waits for its host after the link was lost, at most and by default
     /// [`GRACE_LIMIT`]. Zero: it ends with the link.
     pub grace: Duration,
@@ -239,6 +242,7 @@ impl Default for CardConfig {
             name: "Pocketcard".to_owned(),
             software: concat!("pocketcard-phone ", env!("CARGO_PKG_VERSION")).to_owned(),
             algorithms: vec![KeyAlgorithm::Rsa2048, KeyAlgorithm::EccP256, KeyAlgorithm::EccP384],
+            owner_verification: false,
             grace: GRACE_LIMIT,
             idle_limit: Some(Duration::from_secs(15 * 60)),
         }
@@ -316,6 +320,7 @@ impl Card {
             algorithms: config.algorithms.clone(),
             confirm: if config.test_card { TouchPolicy::Never } else { TouchPolicy::Cached },
             kept_tries: u8::from(!config.test_card),
+            owner_verification: config.owner_verification,
             serial: config.serial,
         };
         let default_permissions = Permissions::default_of(config.test_card);

@@ -131,8 +131,9 @@ pub async fn phone(
     let default_permissions = Permissions::default_of(config.card.test_card);
     let hosts = hosts::Hosts::open(&entries, default_permissions, &parts, now).await?;
     let log = log::Log::open(&entries, Arc::clone(&parts.store));
-    let mut card =
-        Card::new(config.card, Arc::clone(&parts.store), Arc::clone(&parts.entropy), Arc::clone(&parts.probe))?;
+    let owner_verification = parts.approver.has_owner_verification();
+    let card = CardConfig { owner_verification, ..config.card };
+    let mut card = Card::new(card, Arc::clone(&parts.store), Arc::clone(&parts.entropy), Arc::clone(&parts.probe))?;
     for (host, permissions) in hosts.all_permissions() {
         card.handle(Input::PermissionsChanged { host, permissions }, now);
     }

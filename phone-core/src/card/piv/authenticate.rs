@@ -49,10 +49,10 @@ impl PivApplet {
         let record = self.state.key(slot).filter(|record| record.algorithm == algorithm);
         let record = record.ok_or(StatusWord::WrongData)?.clone();
         let security = self.security(session);
-        if !security.pin.satisfies(record.policies.pin) {
+        if !security.satisfies(record.policies.pin) {
             return Err(StatusWord::SecurityStatusNotSatisfied);
         }
-        security.pin = security.pin.after_key_use();
+        security.use_key();
         let (effect, purpose) = key_effect(slot, &record, input);
         let operation = KeyOperation { slot, key: record.handle, touch: record.policies.touch, effect };
         let Some(request) = self.approval(session, &operation, purpose, input, context) else {

@@ -6,6 +6,7 @@
 use pocketcard_protocol::apdu::{Command, StatusWord};
 use pocketcard_protocol::tlv::{Reader, Tlv, TlvError};
 
+use super::biometric::{BIOMETRIC, BiometricCommand};
 use super::management_key::BLOCK;
 use super::objects::ObjectTag;
 use super::pin::Candidate;
@@ -47,6 +48,8 @@ pub(crate) enum PivCommand<'a> {
     Verify {
         pin: Candidate<'a>,
     },
+    /// VERIFY with reference 96, which has no meaning on a card that cannot compare.
+    Biometric(Result<BiometricCommand<'a>, StatusWord>),
     Change {
         reference: PinReference,
         old: Candidate<'a>,
@@ -158,6 +161,10 @@ impl<'a> PivCommand<'a> {
             Self::VerifyStatus => CommandLine::new("VERIFY", "status"),
             Self::VerifyLogout => CommandLine::new("VERIFY", "logout"),
             Self::Verify { .. } => CommandLine::new("VERIFY", "PIN"),
+            Self::Biometric(Ok(BiometricCommand::Status)) => CommandLine::new("VERIFY", "owner status"),
+            Self::Biometric(Ok(BiometricCommand::Logout)) => CommandLine::new("VERIFY", "owner logout"),
+            Self::Biometric(Ok(BiometricCommand::TemporaryPin(_))) => CommandLine::new("VERIFY", "temporary PIN"),
+            Self::Biometric(_) => CommandLine::new("VERIFY", "owner"),
             Self::Change { reference, .. } => CommandLine::new("CHANGE REFERENCE DATA", pin_name(*reference)),
             Self::ResetRetryCounter { .. } => CommandLine::new("RESET RETRY COUNTER", "PIN"),
             Self::ManagementChallenge { .. } => CommandLine::new("GENERAL AUTHENTICATE", "random challenge"),
@@ -182,6 +189,7 @@ impl<'a> PivCommand<'a> {
             Self::GetMetadata(MetadataReference::Pin(reference)) => {
                 CommandLine::new("GET METADATA", pin_name(*reference))
             }
+            Self::GetMetadata(MetadataReference::Biometric) => CommandLine::new("GET METADATA", "owner"),
             Self::GetMetadata(MetadataReference::Management) => CommandLine::new("GET METADATA", "9B"),
             Self::SetManagementKey { .. } => CommandLine::bare("SET MANAGEMENT KEY"),
             Self::MoveKey { from, to } => CommandLine::new("MOVE KEY", format!("{from} to {to}")),
@@ -267,7 +275,10 @@ fn parse_verify<'a>(p1: u8, p2: u8, data: &'a [u8]) -> Result<PivCommand<'a>, St
     if !matches!(p1, 0x00 | 0xFF) {
         return Err(StatusWord::WrongParameters);
     }
-    // Global PIN, fingerprints and pairing code are not offered, as the discovery object says.
+    if p2 == BIOMETRIC {
+        return Ok(PivCommand::Biometric(BiometricCommand::parse(p1, data)));
+    }
+    // Global PIN, fingerprints on the card and pairing code are not offered, as the discovery object says.
     if p2 != 0x80 {
         return Err(StatusWord::ReferenceNotFound);
     }
@@ -420,6 +431,7 @@ fn parse_get_metadata<'a>(p1: u8, p2: u8, data: &'a [u8]) -> Result<PivCommand<'
         0x80 => MetadataReference::Pin(PinReference::Pin),
         0x81 => MetadataReference::Pin(PinReference::Puk),
         0x9B => MetadataReference::Management,
+        BIOMETRIC => MetadataReference::Biometric,
         _ => MetadataReference::Slot(Slot::from_reference(p2).ok_or(StatusWord::ReferenceNotFound)?),
     };
     Ok(PivCommand::GetMetadata(reference))
@@ -479,7 +491,6 @@ mod tests {
             ("0020FF80 08 313233343536FFFF", StatusWord::WrongData),
             ("00200000 08 313233343536FFFF", StatusWord::ReferenceNotFound),
             ("00200081 08 313233343536FFFF", StatusWord::ReferenceNotFound),
-            ("00200096 02 0300", StatusWord::ReferenceNotFound),
             ("00200080 06 313233343536", StatusWord::WrongData),
             ("00240180 10 31323334353637383132333435363738", StatusWord::WrongParameters),
             ("00240000 10 31323334353637383132333435363738", StatusWord::ReferenceNotFound),
@@ -498,8 +509,7 @@ mod tests {
             ("0047019A 05 AC03800111", StatusWord::WrongParameters),
             ("0047009A 02 AC00", StatusWord::WrongData),
             ("0047009A 05 AC038001FF", StatusWord::WrongData),
-            ("0047009A 08 AC06800111AA0104", StatusWord::WrongData),
-            ("00F70096", StatusWord::ReferenceNotFound),
+            ("0047009A 08 AC06800111AA0106", StatusWord::WrongData),
             ("00F7009A 01 00", StatusWord::WrongLength),
             ("00FD0100", StatusWord::WrongParameters),
             ("00FFFFFD 13 089B10000102030405060708090A0B0C0D0E0F", StatusWord::WrongParameters),

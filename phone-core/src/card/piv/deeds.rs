@@ -1,6 +1,7 @@
 //! What each command does, for permissions and for the log.
 
 use super::authenticate;
+use super::biometric::BiometricCommand;
 use super::command::PivCommand;
 use super::reference::PinReference;
 use crate::card::deed::Deed;
@@ -11,6 +12,9 @@ impl PivCommand<'_> {
     pub(crate) fn deed(&self) -> Option<Deed> {
         Some(match self {
             Self::Verify { .. } => Deed::VerifyPin,
+            Self::Biometric(Ok(BiometricCommand::Match { .. } | BiometricCommand::TemporaryPin(_))) => {
+                Deed::VerifyOwner
+            }
             Self::Change { reference: PinReference::Pin, .. } => Deed::ChangePin,
             Self::Change { reference: PinReference::Puk, .. } => Deed::ChangePuk,
             Self::ResetRetryCounter { .. } => Deed::UnblockPin,
@@ -32,7 +36,7 @@ impl PivCommand<'_> {
             Self::GetData(_) | Self::VerifyStatus | Self::VerifyLogout | Self::ManagementChallenge { .. } => {
                 return None;
             }
-            Self::GetVersion | Self::GetSerial | Self::GetMetadata(_) => return None,
+            Self::Biometric(_) | Self::GetVersion | Self::GetSerial | Self::GetMetadata(_) => return None,
         })
     }
 }

@@ -8,7 +8,7 @@ use pocketcard_protocol::tlv::Writer;
 
 use super::PivApplet;
 use super::key_record::{KeyRecord, Origin, public_key_objects};
-use super::policy::{Policies, RequestedPolicies};
+use super::policy::{PinPolicy, Policies, RequestedPolicies};
 use super::reference::Slot;
 use super::security::Suspended;
 use crate::card::applet::{Context, Progress, SessionId};
@@ -33,7 +33,8 @@ impl PivApplet {
         context: &Context<'_>,
     ) -> Result<Progress, StatusWord> {
         self.require_management(session, context)?;
-        if !self.profile.algorithms.contains(&algorithm) {
+        let asks_for_match = policies.pin.is_some_and(PinPolicy::is_match);
+        if !self.profile.algorithms.contains(&algorithm) || (asks_for_match && !self.profile.owner_verification) {
             return Err(StatusWord::WrongData);
         }
         context.reached(ProbePoint::GenerateReceived);

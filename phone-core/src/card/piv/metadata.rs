@@ -7,7 +7,7 @@ use pocketcard_protocol::tlv::Writer;
 
 use super::PivApplet;
 use super::reference::{MetadataReference, PinReference, key_identifier};
-use crate::card::applet::{Context, Progress};
+use crate::card::applet::{Context, Progress, SessionId};
 
 const ALGORITHM: u32 = 0x01;
 const POLICY: u32 = 0x02;
@@ -15,12 +15,19 @@ const ORIGIN: u32 = 0x03;
 const PUBLIC_KEY: u32 = 0x04;
 const IS_DEFAULT: u32 = 0x05;
 const TRIES: u32 = 0x06;
+const BIOMETRIC_CONFIGURED: u32 = 0x07;
+const TEMPORARY_PIN: u32 = 0x08;
 
 /// The "algorithm" of a PIN.
 const PIN_ALGORITHM: u8 = 0xFF;
 
 impl PivApplet {
-    pub(super) fn metadata(&self, reference: MetadataReference, context: &Context<'_>) -> Result<Progress, StatusWord> {
+    pub(super) fn metadata(
+        &self,
+        session: SessionId,
+        reference: MetadataReference,
+        context: &Context<'_>,
+    ) -> Result<Progress, StatusWord> {
         let mut writer = Writer::new();
         match reference {
             MetadataReference::Slot(slot) => {
@@ -37,6 +44,16 @@ impl PivApplet {
                 writer.put(ALGORITHM, &[PIN_ALGORITHM]);
                 writer.put(IS_DEFAULT, &[u8::from(data.is_default)]);
                 writer.put(TRIES, &[data.tries.saturating_sub(kept), data.tries_left.saturating_sub(kept)]);
+            }
+            MetadataReference::Biometric => {
+                if !self.has_biometric() {
+                    return Err(StatusWord::ReferenceNotFound);
+                }
+                let security = self.sessions.get(&session);
+                let temporary = security.is_some_and(|security| security.temporary_pin.is_some());
+                writer.put(TRIES, &[self.biometric_tries.left()]);
+                writer.put(BIOMETRIC_CONFIGURED, &[1]);
+                writer.put(TEMPORARY_PIN, &[u8::from(temporary)]);
             }
             MetadataReference::Management => {
                 let key = self.state.management();

@@ -6,12 +6,13 @@
 //! | `reference`, `policy` | key references, algorithms and rules as types |
 //! | `state`, `pin`, `management_key`, `key_record`, `objects` | what is durable |
 //! | `security` | what a card session may do, and forgets |
-//! | `data`, `verify`, `entry`, `authenticate`, `generate`, `administration`, `metadata` | the handlers, by job |
+//! | `data`, `verify`, `entry`, `biometric`, `authenticate`, `generate`, `administration`, `metadata` | the handlers, by job |
 //!
 //! Spec: SP 800-73-4; SP 800-78-4; Yubico PIV extensions at compatibility level 5.7
 
 mod administration;
 mod authenticate;
+mod biometric;
 mod command;
 mod data;
 mod deeds;
@@ -34,6 +35,7 @@ use std::collections::BTreeMap;
 use pocketcard_protocol::EntropyError;
 use pocketcard_protocol::apdu::{Command, StatusWord};
 
+use self::biometric::BiometricTries;
 use self::command::{PivCommand, instruction_name};
 use self::security::{PinProof, SecurityStatus, Suspended};
 use self::state::PivState;
@@ -50,6 +52,7 @@ pub use self::policy::{PinPolicy, Policies, RequestedPolicies, TouchPolicy};
 pub use self::profile::Version;
 pub use self::reference::{ManagementAlgorithm, MetadataReference, PinReference, RetiredIndex, Slot};
 
+pub(crate) use self::biometric::BIOMETRIC;
 pub(crate) use self::profile::Profile;
 pub(crate) use self::state::Kind;
 
@@ -58,6 +61,7 @@ pub(crate) struct PivApplet {
     profile: Profile,
     state: PivState,
     sessions: BTreeMap<SessionId, SecurityStatus>,
+    biometric_tries: BiometricTries,
 }
 
 impl PivApplet {
@@ -67,7 +71,8 @@ impl PivApplet {
         store: &dyn StateStore,
         entropy: &dyn Entropy,
     ) -> Result<Self, CardError> {
-        Ok(Self { profile, state: PivState::load(kind, store, entropy)?, sessions: BTreeMap::new() })
+        let state = PivState::load(kind, store, entropy)?;
+        Ok(Self { profile, state, sessions: BTreeMap::new(), biometric_tries: BiometricTries::ALL })
     }
 
     pub(crate) const fn serial(&self) -> u32 {
@@ -105,9 +110,9 @@ impl PivApplet {
         PinStatus { verified, tries_left }
     }
 
-    /// Whether a session has proven the PIN or the management key.
+    /// Whether a session has proven anything: the PIN, its owner's presence, the management key.
     pub(crate) fn has_proof(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|security| security.pin.is_verified() || security.management)
+        self.sessions.get(&session).is_some_and(SecurityStatus::has_proof)
     }
 
     fn security(&mut self, session: SessionId) -> &mut SecurityStatus {
@@ -150,6 +155,7 @@ impl PivApplet {
             PivCommand::VerifyStatus => Ok(self.verify_status(session, context)),
             PivCommand::VerifyLogout => Ok(self.verify_logout(session)),
             PivCommand::Verify { pin } => self.verify(session, pin, kept, context),
+            PivCommand::Biometric(command) => self.biometric(session, command, context),
             PivCommand::Change { reference, old, new } => self.change(session, reference, old, new, kept, context),
             PivCommand::ResetRetryCounter { puk, pin } => self.reset_retry_counter(session, puk, pin, kept, context),
             PivCommand::SetPinRetries { pin, puk } => self.set_pin_retries(session, pin, puk, context),
@@ -170,7 +176,7 @@ impl PivApplet {
             }
             PivCommand::GetVersion => Ok(Progress::success(&self.version())),
             PivCommand::GetSerial => Ok(Progress::success(&self.serial().to_be_bytes())),
-            PivCommand::GetMetadata(reference) => self.metadata(reference, context),
+            PivCommand::GetMetadata(reference) => self.metadata(session, reference, context),
             PivCommand::MoveKey { from, to } => self.move_key(session, from, to, context),
             PivCommand::DeleteKey { slot } => self.delete_key(session, slot, context),
             PivCommand::Reset => self.reset(session, context),
@@ -207,13 +213,16 @@ impl PivApplet {
                 self.security(session).pin_typed &= purpose != PinPurpose::Verify && purpose != PinPurpose::Change;
                 Ok(progress)
             }
+            (Some(Suspended::Match { temporary }), EffectResult::Owner(decision)) => {
+                self.compared(session, temporary, decision, context)
+            }
             (Some(Suspended::KeyUse), EffectResult::Bytes(bytes)) => Ok(self.key_used(&bytes, context)),
             (Some(Suspended::Generation(generation)), EffectResult::Generated { handle, public }) => {
                 self.generated(session, generation, handle, &public, context)
             }
             // What the owner was asked about has lost its ground in the meantime.
             (None, EffectResult::Approval(_)) => Err(StatusWord::SecurityStatusNotSatisfied),
-            (None, EffectResult::Pin(_)) => Err(StatusWord::ConditionsNotSatisfied),
+            (None, EffectResult::Pin(_) | EffectResult::Owner(_)) => Err(StatusWord::ConditionsNotSatisfied),
             (_, EffectResult::Failed(error)) => Err(refusal(error)),
             // A key that nobody waits for any more.
             (_, EffectResult::Generated { handle, .. }) => {

@@ -13,20 +13,29 @@ pub enum PinPolicy {
     Once,
     /// Before every use: a VERIFY serves the next private-key operation only.
     Always,
+    /// Once until the card is reset or deselected: the PIN, or that the owner is who the phone sees.
+    MatchOnce,
+    /// Before every use: the PIN, or that the owner is who the phone sees.
+    MatchAlways,
 }
 
 impl PinPolicy {
     /// The policy with this identifier; `Ok(None)` is "the slot's default".
-    ///
-    /// The two policies for biometric comparison (4, 5) are unknown as long as no such comparison is offered.
     pub(crate) const fn from_identifier(identifier: u8) -> Result<Option<Self>, UnknownPolicy> {
         match identifier {
             0 => Ok(None),
             1 => Ok(Some(Self::Never)),
             2 => Ok(Some(Self::Once)),
             3 => Ok(Some(Self::Always)),
+            4 => Ok(Some(Self::MatchOnce)),
+            5 => Ok(Some(Self::MatchAlways)),
             _ => Err(UnknownPolicy),
         }
+    }
+
+    /// Whether it asks for a comparison that not every phone can make.
+    pub(crate) const fn is_match(self) -> bool {
+        matches!(self, Self::MatchOnce | Self::MatchAlways)
     }
 
     pub(crate) const fn identifier(self) -> u8 {
@@ -34,6 +43,8 @@ impl PinPolicy {
             Self::Never => 1,
             Self::Once => 2,
             Self::Always => 3,
+            Self::MatchOnce => 4,
+            Self::MatchAlways => 5,
         }
     }
 }
@@ -126,8 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn biometric_policies_are_unknown() {
-        assert_eq!(PinPolicy::from_identifier(4), Err(UnknownPolicy));
+    fn identifiers_lead_back_to_their_policies() {
+        for identifier in 1..=5 {
+            assert_eq!(PinPolicy::from_identifier(identifier).map(|policy| policy.unwrap().identifier()), Ok(identifier));
+        }
+        assert_eq!(PinPolicy::from_identifier(6), Err(UnknownPolicy));
         assert_eq!(TouchPolicy::from_identifier(4), Err(UnknownPolicy));
     }
 }

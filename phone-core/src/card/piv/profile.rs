@@ -37,6 +37,8 @@ pub(crate) struct Profile {
     pub(crate) confirm: TouchPolicy,
     /// Tries of PIN and PUK that only the owner may use, on the phone.
     pub(crate) kept_tries: u8,
+    /// Whether the phone can check that it is its owner, by face or fingerprint.
+    pub(crate) owner_verification: bool,
     /// Shown in place of the serial number that was made up when the card was new.
     pub(crate) serial: Option<u32>,
 }
@@ -82,6 +84,7 @@ mod tests {
             algorithms: vec![KeyAlgorithm::Rsa2048, KeyAlgorithm::EccP256],
             confirm: TouchPolicy::Never,
             kept_tries: 0,
+            owner_verification: false,
             serial: None,
         };
         let expected = hex!(

@@ -125,6 +125,8 @@ pub enum MetadataReference {
     Pin(PinReference),
     /// 9B, the card management key.
     Management,
+    /// 96, the comparison by face or fingerprint.
+    Biometric,
 }
 
 /// Algorithm of the card management key.

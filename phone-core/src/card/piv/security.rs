@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use pocketcard_protocol::time::Timestamp;
+use zeroize::Zeroizing;
 
 use super::authenticate::KeyOperation;
+use super::biometric::TEMPORARY_PIN_LENGTH;
 use super::generate::Generation;
 use super::management_key::{BLOCK, Challenge};
 use super::policy::PinPolicy;
@@ -27,16 +29,11 @@ impl PinProof {
         matches!(self, Self::Used | Self::Fresh)
     }
 
-    pub(crate) const fn satisfies(self, policy: PinPolicy) -> bool {
-        match policy {
-            PinPolicy::Never => true,
-            PinPolicy::Once => self.is_verified(),
-            PinPolicy::Always => matches!(self, Self::Fresh),
-        }
+    const fn is_fresh(self) -> bool {
+        matches!(self, Self::Fresh)
     }
 
-    /// A private-key operation happens: whichever key it is of, the PIN is no longer fresh.
-    pub(crate) const fn after_key_use(self) -> Self {
+    const fn after_key_use(self) -> Self {
         match self {
             Self::None => Self::None,
             Self::Used | Self::Fresh => Self::Used,
@@ -50,6 +47,8 @@ pub(crate) enum Suspended {
     Approval(Approved),
     /// The owner enters a PIN or PUK.
     PinEntry(PinPurpose),
+    /// The platform checks that it is the owner.
+    Match { temporary: bool },
     /// The key store uses a key.
     KeyUse,
     /// The key store makes a key.
@@ -72,6 +71,10 @@ pub(crate) struct SecurityStatus {
     pub(crate) pin: PinProof,
     /// It was typed on the host, and not entered on the phone.
     pub(crate) pin_typed: bool,
+    /// Whether it was the owner by face or fingerprint. Serves only keys that were made for it.
+    pub(crate) matched: PinProof,
+    /// Stands for another match in this session.
+    pub(crate) temporary_pin: Option<Zeroizing<[u8; TEMPORARY_PIN_LENGTH]>>,
     /// The management key is proven.
     pub(crate) management: bool,
     /// What the card waits for to believe that.
@@ -83,10 +86,39 @@ pub(crate) struct SecurityStatus {
 }
 
 impl SecurityStatus {
+    pub(crate) const fn has_proof(&self) -> bool {
+        self.pin.is_verified() || self.matched.is_verified() || self.temporary_pin.is_some() || self.management
+    }
+
+    /// Whether a key with this policy may be used.
+    pub(crate) const fn satisfies(&self, policy: PinPolicy) -> bool {
+        match policy {
+            PinPolicy::Never => true,
+            PinPolicy::Once => self.pin.is_verified(),
+            PinPolicy::Always => self.pin.is_fresh(),
+            PinPolicy::MatchOnce => self.matched.is_verified() || self.pin.is_verified(),
+            PinPolicy::MatchAlways => self.matched.is_fresh() || self.pin.is_fresh(),
+        }
+    }
+
+    /// A private-key operation happens: whichever key it is of, what was proven is no longer fresh.
+    pub(crate) const fn use_key(&mut self) {
+        self.pin = self.pin.after_key_use();
+        self.matched = self.matched.after_key_use();
+    }
+
+    /// Forgets that it was the owner, and what stood for it.
+    pub(crate) fn forget_match(&mut self) {
+        self.matched = PinProof::None;
+        self.temporary_pin = None;
+    }
+
     /// Forgets everything that was proven. A key operation under way goes on and finds that out; what the owner is being asked
     /// about is no longer what it was, so the answer will open nothing.
     pub(crate) fn forget(&mut self) {
-        let asks = |suspended: &Suspended| matches!(suspended, Suspended::Approval(_) | Suspended::PinEntry(_));
+        let asks = |suspended: &Suspended| {
+            matches!(suspended, Suspended::Approval(_) | Suspended::PinEntry(_) | Suspended::Match { .. })
+        };
         let suspended = self.suspended.take().filter(|suspended| !asks(suspended));
         *self = Self { suspended, ..Self::default() };
     }
@@ -108,13 +140,32 @@ mod tests {
 
     #[test]
     fn a_verification_serves_one_use_of_a_key_that_always_asks() {
-        let fresh = PinProof::Fresh;
-        assert!(fresh.satisfies(PinPolicy::Always) && fresh.satisfies(PinPolicy::Once));
-        let used = fresh.after_key_use();
-        assert!(!used.satisfies(PinPolicy::Always));
-        assert!(used.satisfies(PinPolicy::Once), "other keys stay open");
-        let none = PinProof::None;
+        let mut security = SecurityStatus { pin: PinProof::Fresh, ..SecurityStatus::default() };
+        assert!(security.satisfies(PinPolicy::Always) && security.satisfies(PinPolicy::Once));
+        security.use_key();
+        assert!(!security.satisfies(PinPolicy::Always));
+        assert!(security.satisfies(PinPolicy::Once), "other keys stay open");
+        let mut none = SecurityStatus::default();
         assert!(!none.satisfies(PinPolicy::Once) && none.satisfies(PinPolicy::Never));
-        assert_eq!(none.after_key_use(), PinProof::None, "using an open key proves no PIN");
+        none.use_key();
+        assert!(!none.has_proof(), "using an open key proves no PIN");
+    }
+
+    #[test]
+    fn what_serves_which_policy() {
+        use PinProof::{Fresh, None, Used};
+        let policies =
+            [PinPolicy::Never, PinPolicy::Once, PinPolicy::Always, PinPolicy::MatchOnce, PinPolicy::MatchAlways];
+        for (pin, matched, expected) in [
+            (None, None, [true, false, false, false, false]),
+            (Used, None, [true, true, false, true, false]),
+            (Fresh, None, [true, true, true, true, true]),
+            (None, Used, [true, false, false, true, false]),
+            (None, Fresh, [true, false, false, true, true]),
+            (Used, Fresh, [true, true, false, true, true]),
+        ] {
+            let security = SecurityStatus { pin, matched, ..SecurityStatus::default() };
+            assert_eq!(policies.map(|policy| security.satisfies(policy)), expected, "{pin:?} {matched:?}");
+        }
     }
 }

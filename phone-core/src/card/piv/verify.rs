@@ -8,6 +8,7 @@
 use pocketcard_protocol::apdu::StatusWord;
 use pocketcard_protocol::messages::RefusalReason;
 
+use super::biometric::BiometricTries;
 use super::pin::{Candidate, ReferenceData, is_well_formed};
 use super::reference::PinReference;
 use super::security::PinProof;
@@ -133,7 +134,11 @@ impl PivApplet {
         let pin = self.reference_data(PinReference::Pin, pin, context)?;
         let puk = self.reference_data(PinReference::Puk, puk, context)?;
         self.state.set_references(pin, puk, context)?;
-        self.sessions.values_mut().for_each(|security| security.pin = PinProof::None);
+        self.biometric_tries = BiometricTries::ALL;
+        for security in self.sessions.values_mut() {
+            security.pin = PinProof::None;
+            security.forget_match();
+        }
         Ok(())
     }
 
@@ -156,6 +161,9 @@ impl PivApplet {
             let is_kept = self.state.reference(reference).tries_left > 0;
             let reason = if is_kept { RefusalReason::LastTryKept } else { RefusalReason::PinBlocked };
             context.refuse(reason, reference.identifier());
+        }
+        if attempt == Attempt::Right && reference == PinReference::Pin {
+            self.biometric_tries = BiometricTries::ALL;
         }
         attempt.refusal().map_or(Ok(()), Err)
     }

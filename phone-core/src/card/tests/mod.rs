@@ -2,9 +2,11 @@
 
 mod administration;
 mod approvals;
+mod biometric;
 mod data;
 mod grace;
 mod keys;
+mod matrix;
 mod permissions;
 mod pin;
 mod pin_entry;
