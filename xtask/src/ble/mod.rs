@@ -53,7 +53,8 @@ const STORY_PACKAGES: [&str; 12] = [
     "--features",
     "pocketcard-examples/ble",
 ];
-const STORY_PROGRAMS: [&str; 5] = ["pocketcardd", "pocketcard", "virtual-phone", "libifd_pocketcard.so", "ble-story"];
+const STORY_PROGRAMS: [&str; 6] =
+    ["pocketcardd", "pocketcard", "virtual-phone", "libifd_pocketcard.so", "ble-story", "pcsc-client"];
 /// What is built for a command.
 const BRIDGE: [&str; 4] = ["--package", "pocketcard-tests", "--bin", "ble-bridge"];
 /// What CI has minutes for.

@@ -8,6 +8,7 @@ mod guest;
 mod others;
 mod ssh;
 mod stories;
+mod transports;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use pocketcard_dev::{Environment, TEST_PIN};
@@ -16,39 +16,53 @@ const PORT: &str = "2222";
 const PREPARE: &str = "mkdir -p -m 0755 /run/sshd
 getent passwd sshd >/dev/null || echo 'sshd:x:64999:65534::/run/sshd:/usr/sbin/nologin' >>/etc/passwd";
 
-/// Logs in as root at an sshd that trusts only the key in 9A.
-pub(crate) fn login(environment: &Environment) -> Result<(), Failure> {
-    let Some(sshd) = std::env::var_os("BLE_SSHD") else {
-        say("story: SKIPPED a part: no sshd");
-        return Ok(());
-    };
-    let module = opensc_module()?;
-    let folder = environment.folder().join("ssh");
-    fs::create_dir(&folder).context("making a folder for ssh")?;
-    let keys = client("ssh-keygen -D", environment.command("ssh-keygen").arg("-D").arg(&module))?;
-    let key = keys.lines().find(|line| line.contains("PIV AUTH")).unwrap_or_default();
-    fs::write(folder.join("authorized_keys"), format!("{key}\n")).context("writing authorized_keys")?;
-    let _sshd = Sshd::start(Path::new(&sshd), &folder)?;
+/// A machine to log in at: an sshd that trusts only the key in 9A.
+pub(crate) struct Server {
+    folder: PathBuf,
+    module: PathBuf,
+    _sshd: Sshd,
+}
 
-    let ask_pass = folder.join("ask-pass");
-    fs::write(&ask_pass, format!("#!/bin/sh\necho {TEST_PIN}\n")).context("writing what knows the PIN")?;
-    fs::set_permissions(&ask_pass, Permissions::from_mode(0o700)).context("writing what knows the PIN")?;
-    let mut ssh = environment.command("ssh");
-    ssh.args(["-F", "none", "-p", PORT]);
-    for option in [
-        "StrictHostKeyChecking=accept-new",
-        "PreferredAuthentications=publickey",
-        "IdentityFile=none",
-        "IdentityAgent=none",
-        "ConnectionAttempts=20",
-        &format!("UserKnownHostsFile={}", folder.join("known_hosts").display()),
-    ] {
-        ssh.args(["-o", option]);
+impl Server {
+    /// Starts it; nothing where there is no sshd.
+    pub(crate) fn prepare(environment: &Environment) -> Result<Option<Self>, Failure> {
+        let Some(sshd) = std::env::var_os("BLE_SSHD") else {
+            say("story: SKIPPED a part: no sshd");
+            return Ok(None);
+        };
+        let module = opensc_module()?;
+        let folder = environment.folder().join("ssh");
+        fs::create_dir(&folder).context("making a folder for ssh")?;
+        let keys = client("ssh-keygen -D", environment.command("ssh-keygen").arg("-D").arg(&module))?;
+        let key = keys.lines().find(|line| line.contains("PIV AUTH")).unwrap_or_default();
+        fs::write(folder.join("authorized_keys"), format!("{key}\n")).context("writing authorized_keys")?;
+        let sshd = Sshd::start(Path::new(&sshd), &folder)?;
+        let ask_pass = folder.join("ask-pass");
+        fs::write(&ask_pass, format!("#!/bin/sh\necho {TEST_PIN}\n")).context("writing what knows the PIN")?;
+        fs::set_permissions(&ask_pass, Permissions::from_mode(0o700)).context("writing what knows the PIN")?;
+        Ok(Some(Self { folder, module, _sshd: sshd }))
     }
-    ssh.arg("-I").arg(&module).arg("root@127.0.0.1").arg(format!("echo {GREETING}"));
-    ssh.env("SSH_ASKPASS", &ask_pass).env("SSH_ASKPASS_REQUIRE", "force").env("DISPLAY", ":0");
-    let text = client("ssh", &mut ssh)?;
-    if text.contains(GREETING) { Ok(()) } else { Err(Failure::Client { what: "ssh", text }) }
+
+    /// Logs in as root.
+    pub(crate) fn login(&self, environment: &Environment) -> Result<(), Failure> {
+        let mut ssh = environment.command("ssh");
+        ssh.args(["-F", "none", "-p", PORT]);
+        for option in [
+            "StrictHostKeyChecking=accept-new",
+            "PreferredAuthentications=publickey",
+            "IdentityFile=none",
+            "IdentityAgent=none",
+            "ConnectionAttempts=20",
+            &format!("UserKnownHostsFile={}", self.folder.join("known_hosts").display()),
+        ] {
+            ssh.args(["-o", option]);
+        }
+        ssh.arg("-I").arg(&self.module).arg("root@127.0.0.1").arg(format!("echo {GREETING}"));
+        let ask_pass = self.folder.join("ask-pass");
+        ssh.env("SSH_ASKPASS", ask_pass).env("SSH_ASKPASS_REQUIRE", "force").env("DISPLAY", ":0");
+        let text = client("ssh", &mut ssh)?;
+        if text.contains(GREETING) { Ok(()) } else { Err(Failure::Client { what: "ssh", text }) }
+    }
 }
 
 struct Sshd(Child);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::guest::{
     Failure, P256, RSA, commands, logs, radio, say, sign, start_bluetoothd, step, stop_bluetoothd, text, wait_radio,
 };
-use crate::{others, ssh};
+use crate::{others, ssh, transports};
 
 /// How long a card may stay in the reader when its phone has gone: the supervision time-out, and the grace.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -39,9 +39,10 @@ impl Story {
 }
 
 /// All of them, in the order in which they are told.
-pub(crate) const STORIES: [Story; 8] = [
+pub(crate) const STORIES: [Story; 9] = [
     Story { channels: Some(1), ..Story::new("login", login) },
     Story { channels: Some(3), ..Story::new("login-eatt", login) },
+    Story::new("l2cap", transports::l2cap),
     Story::new("forget", forget),
     Story::new("return", comes_back),
     Story { adapters: 3, ..Story::new("next-host", next_host) },
@@ -57,7 +58,7 @@ pub(crate) fn environment(name: &str) -> Builder {
     )
 }
 
-fn paired(card: Card) -> Result<Environment, Failure> {
+pub(crate) fn paired(card: Card) -> Result<Environment, Failure> {
     step("a phone pairs by its camera over the air, its card is in pcscd", || {
         Ok(environment("host").card(card).over_the_air("hci0", &["hci1"]).start()?)
     })
@@ -80,7 +81,9 @@ fn login() -> Result<(), Failure> {
         if asked == LOGIN { Ok(()) } else { Err(Failure::Wrong(format!("the phone was to be asked: {LOGIN:?}"))) }
     };
     asks("pkcs11-tool --login --sign", &|| sign(&environment, &RSA))?;
-    asks("ssh logs in", &|| ssh::login(&environment))?;
+    if let Some(server) = ssh::Server::prepare(&environment)? {
+        asks("ssh logs in", &|| server.login(&environment))?;
+    }
     asks("pkcs11-tool --login --sign again", &|| sign(&environment, &RSA))
 }
 
