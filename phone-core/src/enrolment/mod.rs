@@ -7,7 +7,7 @@
 mod certificate;
 mod names;
 mod session;
-#[cfg(all(test, feature = "software-keys"))]
+#[cfg(test)]
 mod tests;
 
 use pocketcard_protocol::{

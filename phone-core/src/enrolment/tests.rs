@@ -1,4 +1,5 @@
 //! A phone of an owner is enrolled, and openssl says what it thinks of that.
+#![cfg(feature = "software-keys")]
 
 use std::{
     fs,
@@ -343,7 +344,8 @@ fn after_a_factory_reset_there_is_nothing_but_the_log() {
         let contents = enrolment.slots().await.unwrap();
         assert!(contents.iter().all(|content| content.algorithm.is_none() && content.certificate.is_none()));
         assert!(matches!(enrolment.make_keys(PIN, &keys, &names()).await, Err(EnrolmentError::PinBlocked)));
-        commands.lock().unwrap().extend(phone.log().await.unwrap().iter().map(|entry| entry.operation.name()));
+        let log = phone.log().await.unwrap();
+        commands.lock().unwrap().extend(log.iter().map(|entry| entry.operation.name()));
         phone.choose_pin(padded("135790"), (*b"87654321").into()).await.unwrap();
         enrolment.make_keys("135790", &keys, &names()).await.unwrap();
     });

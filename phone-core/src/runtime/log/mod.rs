@@ -14,7 +14,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use pocketcard_protocol::time::Timestamp;
@@ -77,10 +77,9 @@ impl Log {
         self.unsaved.insert(number);
         self.entries.push_back((number, entry));
         while self.entries.len() > LOG_LIMIT {
-            if let Some((number, _)) = self.entries.remove(self.oldest_of_the_noisiest()) {
-                if !self.unsaved.remove(&number) {
-                    self.unwanted.insert(number);
-                }
+            let removed = self.entries.remove(self.oldest_of_the_noisiest());
+            if let Some((number, _)) = removed.filter(|(number, _)| !self.unsaved.remove(number)) {
+                self.unwanted.insert(number);
             }
         }
         let due = self.due.get_or_insert(now + LOG_DELAY);
@@ -123,9 +122,10 @@ impl Log {
     }
 }
 
-/// Time for people, as the platform's clock tells it; it may be wrong, and go back.
+/// Time for people, as the platform's clock tells it; it may be wrong, and go back. In whole milliseconds, as it is stored.
 pub(super) fn wall_clock() -> SystemTime {
-    SystemTime::now()
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(since.as_secs()) + Duration::from_millis(since.subsec_millis().into())
 }
 
 fn name(number: u64) -> String {

@@ -4,6 +4,7 @@
 
 mod effects;
 mod links;
+mod owner;
 mod pairing;
 
 use std::{
@@ -32,8 +33,10 @@ use crate::{
     card::NoProbe,
     keystore::{AesSealingKey, SoftwareKeyStore},
     store::MemoryStore,
-    test_support::{FixedApprover, ManualClock},
-    traits::{ApprovalDecision, HostId, KeyAlgorithm, KeyStoreError, PublicKeyData},
+    test_support::ManualClock,
+    traits::{
+        ApprovalDecision, ApprovalRequest, HostId, KeyAlgorithm, KeyStoreError, PinAnswer, PinRequest, PublicKeyData,
+    },
 };
 
 /// What both ends of a transport in memory see.
@@ -65,7 +68,36 @@ struct World {
     running: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
     clock: Arc<ManualClock>,
+    approver: Arc<TestApprover>,
     events: Receiver<PhoneEvent>,
+}
+
+/// Answers every question the same way, or not yet.
+struct TestApprover(Mutex<Option<ApprovalDecision>>);
+
+impl TestApprover {
+    fn hold(&self, hold: bool) {
+        *self.0.lock().unwrap() = (!hold).then_some(ApprovalDecision::Approved);
+    }
+
+    fn answer(&self, decision: ApprovalDecision) {
+        *self.0.lock().unwrap() = Some(decision);
+    }
+}
+
+#[async_trait::async_trait]
+impl Approver for TestApprover {
+    async fn approve(&self, _request: ApprovalRequest) -> ApprovalDecision {
+        let decision = *self.0.lock().unwrap();
+        match decision {
+            Some(decision) => decision,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn enter_pin(&self, _request: PinRequest) -> PinAnswer {
+        PinAnswer::Unanswered
+    }
 }
 
 impl World {
@@ -74,16 +106,25 @@ impl World {
     }
 
     fn with_keys(store: &MemoryStore, keys: Option<Arc<dyn KeyStore>>) -> Self {
+        Self::with_card(store, keys, true)
+    }
+
+    fn with_owned_card(store: &MemoryStore) -> Self {
+        Self::with_card(store, None, false)
+    }
+
+    fn with_card(store: &MemoryStore, keys: Option<Arc<dyn KeyStore>>, test_card: bool) -> Self {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let sealing: Arc<dyn SealingKey> = Arc::new(AesSealingKey::new(&[1; 32], Arc::clone(&entropy)));
         let state: Arc<dyn StateStore> = Arc::new(store.clone());
         let clock = Arc::new(ManualClock::new());
         let keystore = SoftwareKeyStore::open(Arc::clone(&state), Arc::clone(&sealing), Arc::clone(&entropy)).unwrap();
+        let approver = Arc::new(TestApprover(Mutex::new(Some(ApprovalDecision::Approved))));
         let parts = Parts {
             store: state,
             keystore: keys.unwrap_or_else(|| Arc::new(keystore)),
             sealing,
-            approver: Arc::new(FixedApprover(ApprovalDecision::Approved)),
+            approver: Arc::clone(&approver) as Arc<dyn Approver>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy,
             probe: Arc::new(NoProbe),
@@ -92,11 +133,11 @@ impl World {
             name: "Phone".into(),
             software: "test 1".into(),
             versions: VersionRange::SUPPORTED,
-            card: CardConfig { test_card: true, ..CardConfig::default() },
+            card: CardConfig { test_card, ..CardConfig::default() },
         };
         let (phone, running) = futures_lite::future::block_on(super::phone(config, parts)).unwrap();
         let events = phone.events();
-        Self { phone, running: Box::pin(running), ended: false, clock, events }
+        Self { phone, running: Box::pin(running), ended: false, clock, approver, events }
     }
 
     /// Lets the phone do all it can do now.
