@@ -2,7 +2,7 @@
 
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{self, cargo, root, watch};
-use crate::{Problem, ble, fuzz, install, models, test};
+use crate::{Problem, ble, fuzz, install, models, package, test};
 
 /// How long each fuzz target runs here; `cargo xtask soak` gives them ten minutes.
 const FUZZ_SECONDS: u64 = 10;
@@ -32,6 +32,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
     lints(steps);
     let _ = test::suites(steps, &[]);
     let _ = ble::run(steps, &ble::Arguments::quick());
+    let _ = package::trial(steps, &package::TrialArguments::quick());
     let _ = fuzz::run(steps, &fuzz::Arguments::all(FUZZ_SECONDS, fuzz::Resources::default()));
     let _ = models::run(steps, &models::Arguments::quick());
     steps.all_good()

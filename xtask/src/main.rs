@@ -6,11 +6,13 @@
 mod bench;
 mod ble;
 mod ci;
+mod debian;
 mod demo;
 mod demo_ssh;
 mod fuzz;
 mod install;
 mod models;
+mod package;
 mod problem;
 mod soak;
 mod steps;
@@ -40,6 +42,10 @@ enum Task {
     Test(test::Arguments),
     /// Run the stories of Bluetooth LE: real BlueZ and virtual controllers in an emulated machine.
     TestBle(ble::Arguments),
+    /// Make Debian packages: driver, daemon with command line, virtual phone.
+    Package(package::Arguments),
+    /// Install, upgrade, remove and purge the packages in clean roots of Debian 12 and 13.
+    TestPackages(package::TrialArguments),
     /// What CI runs: format, lints, documentation, dependencies, tests, a little fuzzing, models.
     Ci,
     /// Check the models of the protocol with Verifpal.
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(&mut steps),
         Task::Test(arguments) => test::run(&mut steps, &arguments),
         Task::TestBle(arguments) => ble::run(&mut steps, &arguments),
+        Task::Package(arguments) => package::run(&mut steps, &arguments),
+        Task::TestPackages(arguments) => package::trial(&mut steps, &arguments),
         Task::Ci => ci::run(&mut steps),
         Task::Models(arguments) => models::run(&mut steps, &arguments),
         Task::Bench(arguments) => bench::run(&mut steps, &arguments),

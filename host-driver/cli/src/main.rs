@@ -64,6 +64,12 @@ enum Subcommands {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages into a folder, for those who make packages.
+    #[command(hide = true)]
+    Man {
+        /// An existing folder.
+        folder: PathBuf,
+    },
     /// Wait until a card is in a reader or has left it.
     #[command(hide = true)]
     WaitCard(wait_card::Arguments),
@@ -81,6 +87,7 @@ fn main() -> ExitCode {
         Subcommands::Doctor(arguments) => doctor::run(&arguments, &control),
         Subcommands::Dev(arguments) => dev::run(&arguments),
         Subcommands::Completions { shell } => completions(shell),
+        Subcommands::Man { folder } => man(&folder),
         Subcommands::WaitCard(arguments) => wait_card::run(&arguments),
     };
     match result {
@@ -104,9 +111,27 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// One page for the program and one for each of its commands.
+fn man(folder: &std::path::Path) -> Result<ExitCode, Failure> {
+    clap_mangen::generate_to(Arguments::command(), folder)
+        .map_err(|source| Failure::System { what: "writing the manual pages", source })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_command_has_a_manual_page() {
+        let folder = tempfile::tempdir().unwrap();
+        man(folder.path()).unwrap();
+        for command in ["", "-pair", "-phones", "-forget", "-status", "-doctor", "-dev"] {
+            let page = folder.path().join(format!("pocketcard{command}.1"));
+            assert!(std::fs::read_to_string(&page).unwrap().contains(".TH pocketcard"), "{}", page.display());
+        }
+        assert!(!folder.path().join("pocketcard-wait-card.1").exists(), "hidden commands stay hidden");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

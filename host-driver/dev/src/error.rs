@@ -23,7 +23,7 @@ pub enum DevError {
         package: &'static str,
     },
     /// A file that the workspace builds is missing.
-    #[error("{} is not built (looked in {}). Build it: cargo build --workspace, or name its folder in POCKETCARD_BIN_DIR", name, folders(.searched))]
+    #[error("{} is not built (looked in {}). Build it: cargo build --workspace; or install the package pocketcard-virtual-phone; or name its folder in POCKETCARD_BIN_DIR", name, folders(.searched))]
     NotBuilt {
         /// The file's name.
         name: &'static str,

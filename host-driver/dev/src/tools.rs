@@ -42,6 +42,9 @@ impl Built {
     }
 }
 
+/// Where packages put the daemon and the driver, below the prefix of an installation.
+const PACKAGED: [&str; 3] = ["lib/pocketcard", "sbin", "lib/pcsc/drivers/serial"];
+
 /// The folders that are searched for what the workspace builds.
 ///
 /// A test runs from `target/debug/deps`, a program from `target/debug` or an installation's `bin`.
@@ -51,7 +54,9 @@ fn bin_dirs() -> Vec<PathBuf> {
     }
     let Ok(program) = env::current_exe() else { return Vec::new() };
     let mut folders: Vec<PathBuf> = program.ancestors().skip(1).take(2).map(Path::to_path_buf).collect();
-    folders.extend(program.ancestors().nth(2).map(|prefix| prefix.join("lib/pocketcard")));
+    if let Some(prefix) = program.ancestors().nth(2) {
+        folders.extend(PACKAGED.map(|place| prefix.join(place)));
+    }
     folders
 }
 

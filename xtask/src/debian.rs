@@ -1,0 +1,40 @@
+//! Roots of Debian in a folder, by debootstrap: other releases than this machine's, and clean ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::problem::Context;
+use crate::steps::say;
+use crate::workspace::{command, run};
+use crate::{Problem, install};
+
+/// Where Debian's packages are.
+pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
+
+/// Makes a root of this release in `folder` by debootstrap, which only root can do, or finds the one of an earlier run.
+///
+/// - `packages`: what is in it besides the smallest Debian, separated by commas; may be empty.
+pub(crate) fn root(folder: &Path, release: &str, packages: &str) -> Result<PathBuf, Problem> {
+    let root = folder.join(release);
+    if root.is_dir() {
+        say(&format!("    {release} is there"));
+        return Ok(root);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Problem::Needs(format!("only root can make a root of Debian {release}")));
+    }
+    install::apt(&["debootstrap"])?;
+    // By a rename, so that what was not made to the end is made again.
+    let new = root.with_extension("new");
+    if new.exists() {
+        fs::remove_dir_all(&new).context("removing a root that was not made to the end")?;
+    }
+    fs::create_dir_all(folder).context("making a folder for a root of Debian")?;
+    let mut debootstrap = command("debootstrap", ["--variant=minbase"]);
+    if !packages.is_empty() {
+        debootstrap.arg(format!("--include={packages}"));
+    }
+    run(debootstrap.arg(release).arg(&new).arg(MIRROR))?;
+    fs::rename(&new, &root).context("making a root of Debian")?;
+    Ok(root)
+}

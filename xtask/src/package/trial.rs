@@ -1,0 +1,112 @@
+//! `cargo xtask test-packages`: installs, upgrades, removes and purges the packages in clean Debian roots.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::problem::Context;
+use crate::steps::{Outcome, Steps, say};
+use crate::workspace::{command, root, run as run_shown, scratch, watch};
+use crate::{Problem, debian};
+
+use super::{Profile, build, debs};
+
+/// Debian 12 and 13.
+const RELEASES: [&str; 2] = ["bookworm", "trixie"];
+/// What the packages depend on and the trial uses, so that it runs without a network the second time.
+const DOWNLOADED: [&str; 7] = ["pcscd", "opensc", "bluez", "dbus", "dbus-tests", "polkitd", "systemd"];
+/// A version that is newer than the one before it.
+const UPGRADE: &str = "0.1.0-1+upgrade";
+
+/// Enters a root without leaving a trace in it: what is written goes to memory, and away with the namespace.
+///
+/// `$0`: the root, `$1`: an empty folder, `$2`: the packages, `$3`: the trial.
+const ENTER: &str = r#"set -e
+mount -t tmpfs -o size=4g,mode=755 tmpfs "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay overlay -o "lowerdir=$0,upperdir=$1/upper,workdir=$1/work" "$1/root"
+cd "$1/root"
+mount -t proc proc proc
+mount -t tmpfs tmpfs run
+mount -t tmpfs -o mode=1777 tmpfs tmp
+mount --rbind /dev dev
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
+mkdir tmp/packages
+mount --bind "$2" tmp/packages
+cp "$3" tmp/trial
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root TERM=dumb DEBIAN_FRONTEND=noninteractive \
+    chroot . bash /tmp/trial"#;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Packages of the debug build, which is quick.
+    #[arg(long)]
+    debug: bool,
+    /// A release of Debian; bookworm and trixie unless given. May be given several times.
+    #[arg(long = "debian", value_name = "RELEASE")]
+    releases: Vec<String>,
+}
+
+impl Arguments {
+    /// What CI runs.
+    pub(crate) fn quick() -> Self {
+        Self { debug: true, releases: vec!["bookworm".to_owned()] }
+    }
+}
+
+pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Problem> {
+    if !rustix::process::geteuid().is_root() {
+        let reason = "only root can make a root of Debian and enter it".to_owned();
+        return steps.step("Packages", || Ok(Outcome::Skipped(reason)));
+    }
+    let profile = Profile::new(arguments.debug);
+    build(steps, profile)?;
+    let packages = scratch("packages/trial");
+    steps.step("Make the packages, and the same once more with a newer version", || {
+        debs(profile, &packages.join("first"), None)?;
+        debs(profile, &packages.join("second"), Some(UPGRADE)).map(|()| Outcome::Done)
+    })?;
+    let given: Vec<&str> = arguments.releases.iter().map(String::as_str).collect();
+    for release in if given.is_empty() { RELEASES.as_slice() } else { &given } {
+        let _ = steps.step(format!("Install, upgrade, remove, purge: {release}"), || {
+            let folder = match prepare(release) {
+                Ok(folder) => folder,
+                Err(problem) => return Ok(Outcome::Skipped(format!("no root of {release}: {problem}"))),
+            };
+            enter(&folder, &packages)
+        });
+    }
+    steps.all_good()
+}
+
+/// A clean root, with the packages of others that will be installed in it at hand.
+fn prepare(release: &str) -> Result<PathBuf, Problem> {
+    let root = debian::root(&scratch("packages"), release, "")?;
+    let downloaded = root.join("var/cache/apt/pocketcard");
+    let list = DOWNLOADED.join(" ");
+    if fs::read_to_string(&downloaded).is_ok_and(|text| text == list) {
+        return Ok(root);
+    }
+    let inside = |arguments: &[&str]| {
+        let mut chroot = command("chroot", [&root]);
+        chroot.args(["apt-get", "--quiet=2", "--yes"]).args(arguments);
+        run_shown(chroot.env("LC_ALL", "C.UTF-8"))
+    };
+    inside(&["update"])?;
+    inside(&[&["install", "--no-install-recommends", "--download-only"], DOWNLOADED.as_slice()].concat())?;
+    fs::write(downloaded, list).context("noting what was downloaded")?;
+    Ok(root)
+}
+
+/// Runs the trial in a root.
+fn enter(debian: &Path, packages: &Path) -> Result<Outcome, Problem> {
+    let upper = scratch("packages/upper");
+    fs::create_dir_all(&upper).context("making a folder for the trial")?;
+    let mut unshare = command("unshare", ["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
+    unshare.args(["--", "sh", "-c", ENTER]).args([debian, &upper, packages]);
+    unshare.arg(root().join("packaging/debian/test/trial"));
+    say("    $ unshare … chroot … packaging/debian/test/trial");
+    match watch(&mut unshare, |_| ())? {
+        0 => Ok(Outcome::Done),
+        code => Err(Problem::Failed(format!("packaging/debian/test/trial (exit code {code})"))),
+    }
+}
