@@ -5,6 +5,7 @@ mod approvals;
 mod biometric;
 mod data;
 mod grace;
+mod key_use;
 mod keys;
 mod matrix;
 mod permissions;
