@@ -2,6 +2,8 @@
 //!
 //! What is in them is said in `[package.metadata.deb]` of the crates, and lies in `packaging/`.
 
+#[cfg(test)]
+mod macos;
 mod trial;
 
 use std::fs::{self, File};
