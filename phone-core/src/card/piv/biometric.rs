@@ -46,9 +46,7 @@ impl<'a> BiometricCommand<'a> {
             (0x00, []) => Ok(Self::Status),
             (0x00, [0x03, 0x00]) => Ok(Self::Match { temporary: false }),
             (0x00, [0x02, 0x00]) => Ok(Self::Match { temporary: true }),
-            (0x00, [0x01, 0x10, pin @ ..]) => {
-                pin.try_into().map(Self::TemporaryPin).map_err(|_| StatusWord::WrongData)
-            }
+            (0x00, [0x01, 0x10, pin @ ..]) => pin.try_into().map(Self::TemporaryPin).map_err(|_| StatusWord::WrongData),
             _ => Err(StatusWord::WrongData),
         }
     }

@@ -139,7 +139,10 @@ mod tests {
     #[test]
     fn identifiers_lead_back_to_their_policies() {
         for identifier in 1..=5 {
-            assert_eq!(PinPolicy::from_identifier(identifier).map(|policy| policy.unwrap().identifier()), Ok(identifier));
+            assert_eq!(
+                PinPolicy::from_identifier(identifier).map(|policy| policy.unwrap().identifier()),
+                Ok(identifier)
+            );
         }
         assert_eq!(PinPolicy::from_identifier(6), Err(UnknownPolicy));
         assert_eq!(TouchPolicy::from_identifier(4), Err(UnknownPolicy));

@@ -29,7 +29,10 @@ enum Step {
     OwnerPresent,
 }
 
-const COMMANDS: [&str; 31] = [
+const USES: [&str; 3] =
+    ["0087119A 08 7C0682008102ABCD 00", "0087119C 08 7C0682008102ABCD 00", "0087119E 08 7C0682008102ABCD 00"];
+
+const COMMANDS: [&str; 28] = [
     "00200080 08 323436383130FFFF",
     "00200080 08 363534333231FFFF",
     "00200080 08 0000000000000000",
@@ -56,9 +59,6 @@ const COMMANDS: [&str; 31] = [
     "00F69A9E",
     "00F6FF9A",
     "00F6829E",
-    "0087119A 08 7C0682008102ABCD 00",
-    "0087119C 08 7C0682008102ABCD 00",
-    "0087119E 08 7C0682008102ABCD 00",
     "00870A9B 04 7C028000 00",
     "00A4040008 A000000527471117",
 ];
@@ -81,7 +81,8 @@ fn step() -> impl Strategy<Value = Step> {
         },
     );
     prop_oneof![
-        2 => Just(Step::Send(COMMANDS[0])),
+        4 => Just(Step::Send(COMMANDS[0])),
+        6 => prop::sample::select(&USES[..]).prop_map(Step::Send),
         12 => prop::sample::select(&COMMANDS[..]).prop_map(Step::Send),
         3 => raw.prop_map(Step::Raw),
         3 => Just(Step::Prove),
