@@ -14,7 +14,7 @@ use pocketcard_protocol::pairing::PairKeys;
 use tokio::sync::{Notify, broadcast};
 
 pub(crate) use words::describe;
-use words::{failure_of, link_state_of, pending_words, short};
+use words::{failure_of, link_state_of, pending_words, request_words, short};
 
 use crate::radio::RadioOutbox;
 use crate::snapshots::SnapshotFile;
@@ -447,6 +447,7 @@ impl Core {
             moved = true;
             match output {
                 Output::Send(envelope) => {
+                    tracing::trace!(slot = slot.number, request = request_words(envelope.body.as_ref()), "to the phone");
                     if let Some(up) = &mut self.up
                         && let Err(link::LinkError::TooLong) = up.link.send(&envelope, now)
                     {
@@ -493,6 +494,7 @@ impl Core {
         let shown = presence.atr.is_some();
         if self.card_shown != shown {
             self.card_shown = shown;
+            tracing::debug!(slot = slot.number, shown, "card in the reader");
             slot.announce(match shown {
                 true => Event::CardPresent { slot: slot.number },
                 false => Event::CardAbsent { slot: slot.number },

@@ -4,7 +4,7 @@ use pocketcard_front::Failure;
 use pocketcard_ipc::control::LinkState;
 use pocketcard_ipc::driver;
 use pocketcard_protocol::link::{self, CloseReason};
-use pocketcard_protocol::messages::PendingReason;
+use pocketcard_protocol::messages::{Body, PendingReason};
 
 pub(super) fn failure_of(failure: Failure) -> driver::Failure {
     match failure {
@@ -20,6 +20,19 @@ pub(super) fn pending_words(reason: PendingReason) -> &'static str {
         PendingReason::PinEntry => "pin_entry",
         PendingReason::KeyGeneration => "key_generation",
         PendingReason::Locked => "locked",
+    }
+}
+
+/// What a message asks of the phone, without what is in it.
+pub(super) fn request_words(body: Option<&Body>) -> &'static str {
+    match body {
+        Some(Body::Open(_)) => "open",
+        Some(Body::Transmit(_)) => "transmit",
+        Some(Body::PinEntry(_)) => "pin_entry",
+        Some(Body::Fetch(_)) => "fetch",
+        Some(Body::Reset(_)) => "reset",
+        Some(Body::Cancel(_)) => "cancel",
+        _ => "another",
     }
 }
 
