@@ -197,6 +197,12 @@ impl Central for BluezCentral {
 
     async fn listen(&self, on: bool) -> Result<(), RadioError> {
         if on {
+            let started = answer(self.adapter.start_scan(ScanFilter::default())).await;
+            if started.is_ok() {
+                return Ok(());
+            }
+            // An adapter that was off may still count our listening from before: then it has to be ended first.
+            let _ = answer(self.adapter.stop_scan()).await;
             answer(self.adapter.start_scan(ScanFilter::default())).await
         } else {
             // It may have ended by itself.
