@@ -126,16 +126,23 @@ class Owner : Approver {
         return decide()
     }
 
-    override suspend fun enterPin(request: PinRequest): PinAnswer = PinAnswer.Unanswered
+    val entries = CopyOnWriteArrayList<PinRequest>()
+    @Volatile var pin: suspend () -> PinAnswer = { PinAnswer.Unanswered }
+    @Volatile var check: (suspend () -> OwnerDecision)? = null
 
-    override fun hasOwnerVerification(): Boolean = false
+    override suspend fun enterPin(request: PinRequest): PinAnswer {
+        entries.add(request)
+        return pin()
+    }
 
-    override suspend fun verifyOwner(check: OwnerCheck): OwnerDecision = OwnerDecision.UNAVAILABLE
+    override fun hasOwnerVerification(): Boolean = check != null
 
-    suspend fun waitForever(): ApprovalDecision {
+    override suspend fun verifyOwner(check: OwnerCheck): OwnerDecision = this.check!!()
+
+    suspend fun <T> waitForever(): T {
         waiting.complete(Unit)
         try {
-            return CompletableDeferred<ApprovalDecision>().await()
+            return CompletableDeferred<T>().await()
         } catch (cancellation: CancellationException) {
             cancelled.complete(Unit)
             throw cancellation
@@ -180,8 +187,9 @@ class Fixture : AutoCloseable {
         }
     }
 
-    suspend fun start() {
-        phone = Phone.start(PhoneSettings("Kotlin's phone", "test 1", folder.toString(), true), keys, device, owner)
+    suspend fun start(folder: Path = this.folder, testCard: Boolean = true) {
+        val settings = PhoneSettings("Kotlin's phone", "test 1", folder.toString(), testCard)
+        phone = Phone.start(settings, keys, device, owner)
         events = phone.events()
     }
 
@@ -241,6 +249,8 @@ class Fixture : AutoCloseable {
 
     fun send(command: ByteArray) = onDesk { host.transmit(command).also { flush() } }
 
+    fun askForPin() = onDesk { host.enterPin().also { flush() } }
+
     fun reset() = onDesk {
         host.reset()
         flush()
@@ -251,6 +261,17 @@ class Fixture : AutoCloseable {
         while (true) {
             val answer = hostEvent<TestHostEvent.Response>()
             if (answer.requestId == request) return answer.response
+        }
+    }
+
+    fun entered(pin: String): PinAnswer = PinAnswer.Entered(pin, null)
+
+    /** Has the owner enter the PIN, and gives the status word. */
+    suspend fun enterPin(): String {
+        val request = askForPin()
+        while (true) {
+            val answer = hostEvent<TestHostEvent.Response>()
+            if (answer.requestId == request) return HEX.formatHex(answer.response)
         }
     }
 
@@ -353,6 +374,134 @@ val TESTS: Map<String, suspend Fixture.() -> Unit> = mapOf(
         same(0, keys.used)
         ok(transmit(VERIFY))
         signs()
+    },
+    "the PIN is entered in Kotlin" to {
+        val hostId = pair()
+        open()
+        owner.pin = { entered("123456") }
+        same("9000", enterPin())
+        val request = owner.entries.single()
+        same(Triple(hostId, PinPurpose.VERIFY, 3.toUByte()), Triple(request.hostId, request.purpose, request.triesLeft))
+        val table = listOf<Pair<suspend () -> PinAnswer, String>>(
+            suspend { entered("999999") } to "63c2",
+            suspend { entered("12345a") } to "6403",
+            suspend { PinAnswer.Unanswered } to "6400",
+            suspend { throw RuntimeException("a bug in the app") } to "6400",
+            suspend { throw ApproverException.Failed() } to "6400",
+            suspend { PinAnswer.Cancelled } to "6401",
+            suspend { entered("123456") } to "9000",
+        )
+        for ((answer, status) in table) {
+            owner.pin = answer
+            same(status, enterPin())
+        }
+    },
+    "a reset takes the entry of the PIN back" to {
+        pair()
+        open()
+        owner.pin = { owner.waitForever() }
+        askForPin()
+        owner.waiting.await()
+        reset()
+        owner.cancelled.await()
+        phoneEvent<PhoneEvent.CommandCancelled>()
+        same("63c3", HEX.formatHex(transmit(VERIFY.copyOf(4))))
+    },
+    "a PIN that is entered late is nobody's" to {
+        pair()
+        open()
+        val late = CompletableDeferred<PinAnswer>()
+        owner.pin = {
+            owner.waiting.complete(Unit)
+            withContext(NonCancellable) { late.await() }
+        }
+        askForPin()
+        owner.waiting.await()
+        reset()
+        phoneEvent<PhoneEvent.CommandCancelled>()
+        late.complete(entered("999999"))
+        same("63c3", HEX.formatHex(transmit(VERIFY.copyOf(4))))
+        owner.pin = { entered("123456") }
+        same("9000", enterPin())
+    },
+    "Kotlin knows its owner" to {
+        phone.stop()
+        owner.check = { OwnerDecision.MATCHED }
+        start()
+        pair()
+        open()
+        val verify = HEX.parseHex("00200096020300")
+        for ((decide, status) in listOf<Pair<suspend () -> OwnerDecision, String>>(
+            suspend { throw RuntimeException("a bug in the app") } to "6985",
+            suspend { OwnerDecision.UNAVAILABLE } to "6985",
+            suspend { OwnerDecision.MATCHED } to "9000",
+        )) {
+            owner.check = decide
+            same(status, HEX.formatHex(transmit(verify)).takeLast(4))
+        }
+    },
+    "permissions are taken back and given again" to {
+        val hostId = withKey()
+        val everything = phone.hosts().single().permissions
+        owner.decide = { owner.waitForever() }
+        val request = send(SIGN)
+        owner.waiting.await()
+        val taken = Permissions(byteArrayOf(0x9C.toByte()), false, false, true)
+        phone.setPermissions(hostId, taken)
+        val refused = hostEvent<TestHostEvent.Refused>()
+        same(request to "KEY_NOT_PERMITTED", refused.requestId to refused.reason)
+        owner.cancelled.await()
+        same("6982", HEX.formatHex(hostEvent<TestHostEvent.Response>().response))
+        same("6982", HEX.formatHex(transmit(VERIFY)))
+        same(0, keys.used)
+        phone.setPermissions(hostId, everything)
+        owner.decide = { ApprovalDecision.APPROVED }
+        ok(transmit(VERIFY))
+        signs()
+        throws<PhoneException.UnknownKey> { phone.setPermissions(hostId, Permissions(byteArrayOf(1), true, true, true)) }
+    },
+    "the owner confirms a connection" to {
+        val hostId = pair()
+        phone.setPermissions(hostId, phone.hosts().single().permissions.copy(connectUnattended = false))
+        owner.decide = { throw RuntimeException("a bug in the app") }
+        open()
+        check(phoneEvent<PhoneEvent.ConnectionDecided>().refused)
+        same(ApprovalPurpose.CONNECT, owner.asked.last().purpose)
+        same("6985", HEX.formatHex(transmit(VERIFY)))
+        phone.allowConnection(hostId)
+        ok(transmit(VERIFY))
+    },
+    "an owner enrols the phone and reads the log" to {
+        phone.stop()
+        val other = Files.createTempDirectory(folder, "owned")
+        start(other, testCard = false)
+        val names = CertificateNames("Ann", null, "ann@EXAMPLE.ORG", null)
+        val key = NewKey(Slot.AUTHENTICATION, KeyAlgorithm.ECC_P256, null, null)
+        throws<EnrolmentException.PinBlocked> { phone.makeKeys("246810", listOf(key), names) }
+        phone.choosePin("246810", "87654321")
+        throws<EnrolmentException.WrongPin> { phone.makeKeys("999999", listOf(key), names) }
+        throws<EnrolmentException.Name> { phone.makeKeys("246810", listOf(key), names.copy(commonName = " ")) }
+        phone.makeKeys("246810", listOf(key), names)
+        same(KeyStage.STARTED, phoneEvent<PhoneEvent.KeyProgress>().stage)
+        same(KeyStage.DONE, phoneEvent<PhoneEvent.KeyProgress>().stage)
+        val certificate = phone.slots().first().certificate!!
+        val parsed = java.security.cert.CertificateFactory.getInstance("X.509")
+            .generateCertificate(certificate.inputStream()) as java.security.cert.X509Certificate
+        parsed.verify(parsed.publicKey)
+        same("CN=Ann", parsed.subjectX500Principal.name)
+        check(phone.requestCertificate("246810", Slot.AUTHENTICATION, names).pem.contains("CERTIFICATE REQUEST"))
+        phone.importCertificate(Slot.AUTHENTICATION, certificate)
+        throws<EnrolmentException.NotACertificate> { phone.importCertificate(Slot.AUTHENTICATION, byteArrayOf(1)) }
+        throws<PhoneException.WrongPin> { phone.changePin("999999", "135790") }
+        phone.changePin("246810", "135790")
+        phone.changePuk("87654321", "12345678")
+        phone.factoryReset()
+        check(phone.slots().all { it.algorithm == null })
+        same(0, keys.keys.size)
+        val log = phone.log()
+        same(listOf(Triple(null, 0x9A.toUByte(), "done")),
+            log.filter { it.operation == "make_key" }.map { Triple(it.hostId, it.key, it.result) })
+        check(log.any { it.operation == "verify_pin" && it.result == "wrong_pin" && it.triesLeft == 2.toUByte() })
     },
     "a signature that comes late is nobody's" to {
         withKey()

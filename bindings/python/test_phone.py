@@ -111,19 +111,37 @@ class Owner(ffi.Approver):
         self.asked = []
         self.cancelled = asyncio.Event()
         self.waiting = asyncio.Event()
+        self.pin = ffi.PinAnswer.UNANSWERED()
+        self.entries = []
+        self.owner = None
+        self.checks = []
 
-    async def approve(self, request):
-        self.asked.append(request)
-        if isinstance(self.decision, Exception):
-            raise self.decision
-        if isinstance(self.decision, asyncio.Future):
+    async def decided(self, decision):
+        if isinstance(decision, Exception):
+            raise decision
+        if isinstance(decision, asyncio.Future):
             self.waiting.set()
             try:
-                return await asyncio.shield(self.decision)
+                return await asyncio.shield(decision)
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
-        return self.decision
+        return decision
+
+    async def enter_pin(self, request):
+        self.entries.append(request)
+        return await self.decided(self.pin)
+
+    def has_owner_verification(self):
+        return self.owner is not None
+
+    async def verify_owner(self, check):
+        self.checks.append(check)
+        return await self.decided(self.owner)
+
+    async def approve(self, request):
+        self.asked.append(request)
+        return await self.decided(self.decision)
 
 
 class Wire(ffi.Transport):
@@ -162,9 +180,9 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         await self.within(self.phone.stop())
         self.folder.cleanup()
 
-    async def start(self):
+    async def start(self, test_card=True):
         settings = ffi.PhoneSettings(
-            name="Python's phone", software="test 1", state_folder=self.folder.name, test_card=True
+            name="Python's phone", software="test 1", state_folder=self.folder.name, test_card=test_card
         )
         self.phone = await self.within(ffi.Phone.start(settings, self.keys, self.device, self.owner))
         self.events = self.phone.events()
@@ -232,6 +250,22 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
             answer = await self.host_event(ffi.TestHostEvent.RESPONSE)
             if answer.request_id == request:
                 return answer.response
+
+    async def restart_with_an_owners_card(self):
+        await self.within(self.phone.stop())
+        self.folder.cleanup()
+        self.folder = tempfile.TemporaryDirectory()
+        os.chmod(self.folder.name, 0o700)
+        await self.start(test_card=False)
+
+    async def enter_pin(self):
+        """Has the owner enter the PIN, and gives the status word."""
+        request = self.host.enter_pin()
+        self.flush()
+        while True:
+            answer = await self.host_event(ffi.TestHostEvent.RESPONSE)
+            if answer.request_id == request:
+                return answer.response.hex()
 
     async def with_key(self):
         """Pairs, makes a key on the phone, connects and verifies the PIN."""
@@ -433,6 +467,164 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         self.device.key = secrets.token_bytes(32)
         with self.assertRaises(ffi.StartError.Sealing):
             await self.start()
+
+    async def test_the_pin_is_entered_in_python(self):
+        host_id = await self.pair()
+        await self.open()
+        self.owner.pin = ffi.PinAnswer.ENTERED(current="123456", new=None)
+        self.assertEqual(await self.enter_pin(), "9000")
+        (request,) = self.owner.entries
+        self.assertEqual((request.host_id, request.purpose, request.tries_left), (host_id, ffi.PinPurpose.VERIFY, 3))
+        table = [
+            (ffi.PinAnswer.ENTERED(current="999999", new=None), "63c2"),
+            (ffi.PinAnswer.ENTERED(current="12345a", new=None), "6403"),
+            (ffi.PinAnswer.UNANSWERED(), "6400"),
+            (RuntimeError("a bug in the app"), "6400"),
+            (ffi.ApproverError.Failed(), "6400"),
+            (ffi.PinAnswer.CANCELLED(), "6401"),
+            (ffi.PinAnswer.ENTERED(current="123456", new=None), "9000"),
+        ]
+        for self.owner.pin, status in table:
+            self.assertEqual(await self.enter_pin(), status)
+
+    async def test_a_pin_that_is_entered_late_is_nobodys(self):
+        await self.pair()
+        await self.open()
+        late = self.owner.pin = asyncio.get_running_loop().create_future()
+        self.host.enter_pin()
+        self.flush()
+        await self.within(self.owner.waiting.wait())
+        self.host.reset()
+        self.flush()
+        await self.phone_event(ffi.PhoneEvent.COMMAND_CANCELLED)
+        async with asyncio.timeout(LIMIT):
+            while not self.owner.cancelled.is_set():
+                await asyncio.sleep(0.01)
+        late.set_result(ffi.PinAnswer.ENTERED(current="123456", new=None))
+        self.assertEqual((await self.transmit(VERIFY[:4])).hex(), "63c3", "nothing is verified, and no try is gone")
+        self.owner.pin = ffi.PinAnswer.ENTERED(current="123456", new=None)
+        self.assertEqual(await self.enter_pin(), "9000")
+
+    async def test_a_pin_entry_that_ignores_its_cancellation_is_nobodys(self):
+        await self.pair()
+        await self.open()
+        gate = asyncio.get_running_loop().create_future()
+        enter_pin = self.owner.enter_pin
+
+        async def late(request):
+            self.owner.waiting.set()
+            return await stubborn(gate)
+
+        self.owner.enter_pin = late
+        self.host.enter_pin()
+        self.flush()
+        await self.within(self.owner.waiting.wait())
+        self.host.reset()
+        self.flush()
+        await self.phone_event(ffi.PhoneEvent.COMMAND_CANCELLED)
+        gate.set_result(ffi.PinAnswer.ENTERED(current="999999", new=None))
+        self.owner.enter_pin = enter_pin
+        self.assertEqual((await self.transmit(VERIFY[:4])).hex(), "63c3", "the late PIN was not compared")
+
+    async def test_python_knows_its_owner(self):
+        self.owner.owner = ffi.OwnerDecision.MATCHED
+        await self.within(self.phone.stop())
+        await self.start()
+        await self.pair()
+        await self.open()
+        verify = bytes.fromhex("00200096020300")
+        for self.owner.owner, ends in [
+            (RuntimeError("a bug in the app"), "6985"),
+            (ffi.OwnerDecision.UNAVAILABLE, "6985"),
+            (ffi.OwnerDecision.MATCHED, "9000"),
+        ]:
+            answer = (await self.transmit(verify)).hex()
+            self.assertTrue(answer.endswith(ends), answer)
+        self.assertEqual(len(self.owner.checks), 3)
+
+    async def test_permissions_are_taken_back_and_given_again(self):
+        host_id = await self.with_key()
+        everything = (await self.within(self.phone.hosts()))[0].permissions
+        self.assertTrue(everything.administer and 0x9A in everything.keys)
+        late = self.owner.decision = asyncio.get_running_loop().create_future()
+        request = self.host.transmit(SIGN)
+        self.flush()
+        await self.within(self.owner.waiting.wait())
+        taken = ffi.Permissions(keys=bytes([0x9C]), typed_pin=False, administer=False, connect_unattended=True)
+        await self.within(self.phone.set_permissions(host_id, taken))
+        refused = await self.host_event(ffi.TestHostEvent.REFUSED)
+        self.assertEqual((refused.request_id, refused.reason), (request, "KEY_NOT_PERMITTED"))
+        self.assertEqual((await self.host_event(ffi.TestHostEvent.RESPONSE)).response.hex(), "6982")
+        self.assertEqual((await self.host_event(ffi.TestHostEvent.PERMITTED)).permissions, taken)
+        late.set_result(ffi.ApprovalDecision.APPROVED)
+        self.assertEqual((await self.transmit(VERIFY)).hex(), "6982")
+        self.assertEqual(self.keys.used, 0)
+        self.assertEqual((await self.phone_event(ffi.PhoneEvent.PERMISSIONS_CHANGED)).permissions, taken)
+        self.assertEqual((await self.within(self.phone.hosts()))[0].permissions, taken)
+        await self.within(self.phone.set_permissions(host_id, everything))
+        self.owner.decision = ffi.ApprovalDecision.APPROVED
+        self.assertEqual(await self.transmit(VERIFY), b"\x90\x00")
+        await self.assert_signs()
+        with self.assertRaises(ffi.PhoneError.UnknownKey):
+            bad = ffi.Permissions(keys=bytes([0x9B]), typed_pin=True, administer=False, connect_unattended=True)
+            await self.within(self.phone.set_permissions(host_id, bad))
+        self.assertFalse(ffi.permissions_of_a_new_host().administer)
+
+    async def test_the_owner_confirms_a_connection(self):
+        host_id = await self.pair()
+        everything = (await self.within(self.phone.hosts()))[0].permissions
+        everything.connect_unattended = False
+        await self.within(self.phone.set_permissions(host_id, everything))
+        self.owner.decision = RuntimeError("a bug in the app")
+        await self.open()
+        decided = await self.phone_event(ffi.PhoneEvent.CONNECTION_DECIDED)
+        self.assertTrue(decided.refused)
+        self.assertEqual(self.owner.asked[-1].purpose, ffi.ApprovalPurpose.CONNECT)
+        self.assertEqual(await self.transmit(VERIFY), b"\x69\x85")
+        await self.within(self.phone.allow_connection(host_id))
+        self.assertEqual(await self.transmit(VERIFY), b"\x90\x00")
+
+    async def test_an_owner_enrols_the_phone_and_reads_the_log(self):
+        await self.restart_with_an_owners_card()
+        self.events = self.phone.events()
+        names = ffi.CertificateNames(common_name="Ann", organization=None, principal="ann@EXAMPLE.ORG", email=None)
+        key = ffi.NewKey(
+            slot=ffi.Slot.AUTHENTICATION, algorithm=ffi.KeyAlgorithm.ECC_P256, pin_policy=None, touch_policy=None
+        )
+        with self.assertRaises(ffi.EnrolmentError.PinBlocked):
+            await self.within(self.phone.make_keys("246810", [key], names))
+        await self.within(self.phone.choose_pin("246810", "87654321"))
+        with self.assertRaises(ffi.EnrolmentError.WrongPin) as wrong:
+            await self.within(self.phone.make_keys("999999", [key], names))
+        self.assertEqual(wrong.exception.tries_left, 2)
+        with self.assertRaises(ffi.EnrolmentError.Name):
+            bad = ffi.CertificateNames(common_name=" ", organization=None, principal=None, email=None)
+            await self.within(self.phone.make_keys("246810", [key], bad))
+        await self.within(self.phone.make_keys("246810", [key], names))
+        progress = await self.phone_event(ffi.PhoneEvent.KEY_PROGRESS)
+        self.assertEqual((progress.slot, progress.number, progress.of), (ffi.Slot.AUTHENTICATION, 1, 1))
+        content = (await self.within(self.phone.slots()))[0]
+        self.assertEqual(content.algorithm, ffi.KeyAlgorithm.ECC_P256)
+        self.assertIn(b"ann@EXAMPLE.ORG", content.certificate)
+        request = await self.within(self.phone.request_certificate("246810", ffi.Slot.AUTHENTICATION, names))
+        self.assertTrue(request.pem.startswith("-----BEGIN CERTIFICATE REQUEST-----"))
+        await self.within(self.phone.import_certificate(ffi.Slot.AUTHENTICATION, content.certificate))
+        with self.assertRaises(ffi.EnrolmentError.NotACertificate):
+            await self.within(self.phone.import_certificate(ffi.Slot.AUTHENTICATION, b"nonsense"))
+        with self.assertRaises(ffi.EnrolmentError.NoKey):
+            await self.within(self.phone.import_certificate(ffi.Slot.SIGNATURE, content.certificate))
+        with self.assertRaises(ffi.PhoneError.WrongPin):
+            await self.within(self.phone.change_pin("999999", "135790"))
+        await self.within(self.phone.change_pin("246810", "135790"))
+        await self.within(self.phone.change_puk("87654321", "12345678"))
+        await self.within(self.phone.factory_reset())
+        self.assertTrue(all(content.algorithm is None for content in await self.within(self.phone.slots())))
+        self.assertEqual(self.keys.keys, {}, "the key is gone from the key store")
+        log = await self.within(self.phone.log())
+        made = [entry for entry in log if entry.operation == "make_key"]
+        self.assertEqual([(entry.host_id, entry.key, entry.result) for entry in made], [(None, 0x9A, "done")])
+        self.assertIn(("verify_pin", "wrong_pin", 2), [(e.operation, e.result, e.tries_left) for e in log])
+        self.assertEqual(log[-1].operation, "make_new")
 
     async def test_python_is_called_from_the_loop_it_named(self):
         here = threading.get_ident()

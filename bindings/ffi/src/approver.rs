@@ -15,6 +15,8 @@ pub enum ApprovalPurpose {
     Agree,
     /// Management of the card: writing objects, making and deleting keys, or making the whole card new.
     Administer,
+    /// To have the card in the computer's reader, as long as it stays connected. `key` is 0.
+    Connect,
     /// Something that this version of the app cannot name; better denied.
     Other,
 }
@@ -220,6 +222,7 @@ impl From<core::ApprovalRequest> for ApprovalRequest {
                 core::ApprovalPurpose::Decrypt => ApprovalPurpose::Decrypt,
                 core::ApprovalPurpose::Agree => ApprovalPurpose::Agree,
                 core::ApprovalPurpose::Administer => ApprovalPurpose::Administer,
+                core::ApprovalPurpose::Connect => ApprovalPurpose::Connect,
                 _ => ApprovalPurpose::Other,
             },
             input_digest: request.input_digest.to_vec(),

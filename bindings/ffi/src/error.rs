@@ -21,6 +21,21 @@ pub enum PhoneError {
     /// The card did not take the PIN.
     #[error("a PIN has 6 to 8 digits, a PUK 8 octets")]
     PinRefused,
+    /// The PIN or PUK of now is wrong.
+    #[error("wrong PIN or PUK; {tries_left} tries left")]
+    WrongPin {
+        /// Tries that are left to the owner.
+        tries_left: u8,
+    },
+    /// No try is left, or none was ever chosen.
+    #[error("the PIN or PUK is blocked or was never chosen; choose new ones")]
+    PinBlocked,
+    /// Keys are being made, or another change of the card is under way.
+    #[error("the card is being changed already; wait until that has ended")]
+    Busy,
+    /// There is no place for a key with this reference.
+    #[error("there is no key with this reference")]
+    UnknownKey,
     /// The bytes are no command APDU.
     #[error("the bytes are no command APDU")]
     NotACommand,
@@ -38,6 +53,9 @@ impl From<runtime::PhoneError> for PhoneError {
             runtime::PhoneError::EmptyName => Self::EmptyName,
             runtime::PhoneError::NoPairing => Self::NoPairing,
             runtime::PhoneError::PinRefused => Self::PinRefused,
+            runtime::PhoneError::WrongPin { tries_left } => Self::WrongPin { tries_left },
+            runtime::PhoneError::PinBlocked => Self::PinBlocked,
+            runtime::PhoneError::Busy => Self::Busy,
             _ => Self::Failed,
         }
     }
@@ -154,6 +172,9 @@ mod tests {
             (runtime::PhoneError::EmptyName, PhoneError::EmptyName),
             (runtime::PhoneError::NoPairing, PhoneError::NoPairing),
             (runtime::PhoneError::PinRefused, PhoneError::PinRefused),
+            (runtime::PhoneError::WrongPin { tries_left: 2 }, PhoneError::WrongPin { tries_left: 2 }),
+            (runtime::PhoneError::PinBlocked, PhoneError::PinBlocked),
+            (runtime::PhoneError::Busy, PhoneError::Busy),
         ];
         for (theirs, ours) in table {
             assert_eq!(PhoneError::from(theirs), ours);

@@ -2,6 +2,11 @@ use async_channel::Receiver;
 use pocketcard_phone::{card::CardEvent, runtime};
 use pocketcard_protocol::link::CloseReason;
 
+use crate::enrolment::{KeyStage, Slot};
+use crate::keystore::KeyAlgorithm;
+use crate::log::LogEntry;
+use crate::permissions::Permissions;
+
 /// A side of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum Side {
@@ -53,6 +58,16 @@ pub enum PhoneEvent {
     PairingFailed { reason: Option<Closing> },
     /// A host was forgotten.
     Forgotten { host_id: String, name: String },
+    /// The owner changed what a host may do.
+    PermissionsChanged { host_id: String, name: String, permissions: Permissions },
+    /// A key is being made, was made, or could not be made: number `number` of `of`.
+    KeyProgress { slot: Slot, algorithm: KeyAlgorithm, number: u8, of: u8, stage: KeyStage },
+    /// Something was written into the log.
+    Logged { entry: LogEntry },
+    /// A host waited for the owner to give it the card; `refused`: it does not get it.
+    ConnectionDecided { host_id: String, name: String, refused: bool },
+    /// A host may no longer have the owner asked, because it was denied twice; or it may again.
+    PromptsHeld { host_id: String, held: bool },
     /// A host began or resumed a card session.
     SessionOpened { host_id: String, name: String, software: String, resumed: bool },
     /// A host's card session is over; what it had verified is gone.
@@ -102,6 +117,14 @@ fn from_core(event: runtime::PhoneEvent) -> Option<PhoneEvent> {
         }
         Core::PairingFailed { .. } => PhoneEvent::PairingFailed { reason: None },
         Core::Forgotten { host, name } => PhoneEvent::Forgotten { host_id: host.to_string(), name },
+        Core::PermissionsChanged { host, name, permissions } => {
+            PhoneEvent::PermissionsChanged { host_id: host.to_string(), name, permissions: permissions.into() }
+        }
+        Core::Enrolment(runtime::KeyProgress { slot, algorithm, number, of, stage }) => {
+            let (slot, algorithm) = (Slot::from_core(slot)?, algorithm.try_into().ok()?);
+            PhoneEvent::KeyProgress { slot, algorithm, number, of, stage: stage.into() }
+        }
+        Core::Logged(entry) => PhoneEvent::Logged { entry: entry.into() },
         Core::Card(event) => card_event(event)?,
         _ => return None,
     })
@@ -126,6 +149,10 @@ fn card_event(event: CardEvent) -> Option<PhoneEvent> {
         CardEvent::SecurityChanged { host, pin_verified, pin_tries_left } => {
             PhoneEvent::SecurityChanged { host_id: host.to_string(), pin_verified, pin_tries_left }
         }
+        CardEvent::ConnectionDecided { host, host_name, refused } => {
+            PhoneEvent::ConnectionDecided { host_id: host.to_string(), name: host_name, refused: refused.is_some() }
+        }
+        CardEvent::PromptsHeld { host, held } => PhoneEvent::PromptsHeld { host_id: host.to_string(), held },
         CardEvent::Locked(locked) => PhoneEvent::CardLocked { locked },
         _ => return None,
     })

@@ -2,6 +2,8 @@ use std::time::UNIX_EPOCH;
 
 use pocketcard_phone::runtime::HostInfo;
 
+use crate::permissions::Permissions;
+
 /// A paired computer.
 #[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct Host {
@@ -13,6 +15,8 @@ pub struct Host {
     pub paired_at_unix_s: u64,
     /// Whether it is connected now.
     pub connected: bool,
+    /// What it may do.
+    pub permissions: Permissions,
 }
 
 impl From<HostInfo> for Host {
@@ -22,6 +26,7 @@ impl From<HostInfo> for Host {
             name: info.name,
             paired_at_unix_s: info.paired_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             connected: info.connected,
+            permissions: info.permissions.into(),
         }
     }
 }

@@ -12,12 +12,15 @@
 mod advertising;
 mod approver;
 mod clock;
+mod enrolment;
 mod entropy;
 mod error;
 mod event;
 mod host;
 mod keystore;
 mod link;
+mod log;
+mod permissions;
 mod phone;
 mod sealing;
 #[cfg(feature = "test-host")]
@@ -28,11 +31,16 @@ pub use approver::{
     ApprovalDecision, ApprovalPurpose, ApprovalRequest, Approver, ApproverError, NewPin, OwnerCheck, OwnerDecision,
     PinAnswer, PinPurpose, PinRequest,
 };
+pub use enrolment::{
+    CertificateNames, CertificateRequest, EnrolmentError, KeyStage, NewKey, PinPolicy, Slot, SlotContent, TouchPolicy,
+};
 pub use error::{LinkError, PhoneError, ScanError, StartError};
 pub use event::{Closing, Events, PhoneEvent, Side};
 pub use host::Host;
 pub use keystore::{GeneratedKey, KeyAlgorithm, KeyStore, KeyStoreError, PublicKey};
 pub use link::{Link, SendOutcome, Transport, TransportError};
+pub use log::LogEntry;
+pub use permissions::{Permissions, permissions_of_a_new_host};
 pub use phone::{Phone, PhoneSettings};
 pub use sealing::{SealingError, SealingKey};
 #[cfg(feature = "test-host")]

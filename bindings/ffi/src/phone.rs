@@ -20,6 +20,8 @@ use crate::event::Events;
 use crate::host::Host;
 use crate::keystore::{ForeignKeyStore, KeyStore};
 use crate::link::{ForeignTransport, Link, Transport};
+use crate::log::LogEntry;
+use crate::permissions::Permissions;
 use crate::sealing::{ForeignSealingKey, SealingKey};
 
 /// What a phone is told when it starts.
@@ -38,7 +40,7 @@ pub struct PhoneSettings {
 /// A running phone. It stops with [`Phone::stop`] or when the last reference to it and to its links is gone.
 #[derive(uniffi::Object)]
 pub struct Phone {
-    phone: runtime::Phone,
+    pub(crate) phone: runtime::Phone,
     /// Closes when the phone's thread has let everything go, its state included.
     ended: Receiver<Infallible>,
 }
@@ -127,6 +129,26 @@ impl Phone {
         Ok(self.phone.rename(host(&host_id)?, &name).await?)
     }
 
+    /// Changes what a host may do, at once: also what waits for a permission that is taken back is refused.
+    pub async fn set_permissions(&self, host_id: String, permissions: Permissions) -> Result<(), PhoneError> {
+        Ok(self.phone.set_permissions(host(&host_id)?, permissions.try_into()?).await?)
+    }
+
+    /// The owner lets a host have the card for this connection, after it was refused or while that is being asked.
+    pub async fn allow_connection(&self, host_id: String) -> Result<(), PhoneError> {
+        Ok(self.phone.allow_connection(host(&host_id)?).await?)
+    }
+
+    /// The owner has opened the app: hosts that were denied too often may ask again.
+    pub fn owner_present(&self) {
+        self.phone.owner_present();
+    }
+
+    /// The log, oldest entry first.
+    pub async fn log(&self) -> Result<Vec<LogEntry>, PhoneError> {
+        Ok(self.phone.log().await?.into_iter().map(LogEntry::from).collect())
+    }
+
     /// Takes the card out of every reader until [`Phone::unlock`].
     pub fn lock(&self) {
         self.phone.lock_card();
@@ -141,6 +163,23 @@ impl Phone {
     pub async fn choose_pin(&self, pin: String, puk: String) -> Result<(), PhoneError> {
         let (pin, puk) = (Zeroizing::new(pin), Zeroizing::new(puk));
         Ok(self.phone.choose_pin(padded(&pin)?, padded(&puk)?).await?)
+    }
+
+    /// Changes the PIN; a wrong one costs a try.
+    pub async fn change_pin(&self, current: String, new: String) -> Result<(), PhoneError> {
+        let (current, new) = (Zeroizing::new(current), Zeroizing::new(new));
+        Ok(self.phone.change_pin(padded(&current)?, padded(&new)?).await?)
+    }
+
+    /// Changes the PUK; a wrong one costs a try.
+    pub async fn change_puk(&self, current: String, new: String) -> Result<(), PhoneError> {
+        let (current, new) = (Zeroizing::new(current), Zeroizing::new(new));
+        Ok(self.phone.change_puk(padded(&current)?, padded(&new)?).await?)
+    }
+
+    /// Makes the phone as good as new: keys, certificates, PIN and PUK are gone, every host is forgotten. The log stays.
+    pub async fn factory_reset(&self) -> Result<(), PhoneError> {
+        Ok(self.phone.factory_reset().await?)
     }
 
     /// Gives the card a command of the owner's own session, which may administer, and returns the response APDU.

@@ -3,11 +3,12 @@ use std::time::Instant;
 
 use pocketcard_protocol::channel::StaticSecret;
 use pocketcard_protocol::link::{Event, HostConfig, Link, VersionRange};
-use pocketcard_protocol::messages::{Body, Envelope, Open, Reset, Transmit};
+use pocketcard_protocol::messages::{Body, Envelope, Open, PinEntry, PinOperation, Reset, Transmit};
 use pocketcard_protocol::pairing::{Attempts, Offer, PairKeys};
 use pocketcard_protocol::time::Timestamp;
 
 use crate::entropy::SystemEntropy;
+use crate::permissions::Permissions;
 
 /// Why the test's computer did not do what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, uniffi::Error)]
@@ -30,6 +31,8 @@ pub enum TestHostEvent {
     CardState { present: bool },
     Response { request_id: u64, response: Vec<u8> },
     Pending { request_id: u64 },
+    Refused { request_id: u64, reason: String },
+    Permitted { permissions: Permissions },
     Closed { reason: String },
 }
 
@@ -100,6 +103,16 @@ impl TestHost {
                     TestHostEvent::Response { request_id: response.request_id, response: response.response.clone() }
                 }
                 Body::Pending(pending) => TestHostEvent::Pending { request_id: pending.request_id },
+                Body::Refused(refused) => TestHostEvent::Refused {
+                    request_id: refused.request_id,
+                    reason: refused.reason().as_str_name().trim_start_matches("REFUSAL_REASON_").to_owned(),
+                },
+                Body::Permissions(told) => {
+                    let (typed_pin, administer, connect_unattended) =
+                        (told.typed_pin, told.administer, told.connect_unattended);
+                    let permissions = Permissions { keys: told.keys, typed_pin, administer, connect_unattended };
+                    TestHostEvent::Permitted { permissions }
+                }
                 Body::CardState(card) => TestHostEvent::CardState { present: card.present },
                 _ => return None,
             },
@@ -164,6 +177,17 @@ impl TestHost {
         state.last_request += 1;
         let (session, request_id, epoch) = (state.session, state.last_request, state.epoch);
         self.send(&mut state, Transmit { session, request_id, epoch, command }.into())?;
+        Ok(request_id)
+    }
+
+    /// Asks for the entry of the PIN on the phone, and returns the number of the request.
+    pub fn enter_pin(&self) -> Result<u64, TestHostError> {
+        let mut state = self.state();
+        state.last_request += 1;
+        let (session, request_id, epoch) = (state.session, state.last_request, state.epoch);
+        let (operation, key_reference, time_limit_s) = (PinOperation::Verify.into(), 0x80, 0);
+        let entry = PinEntry { session, request_id, epoch, operation, key_reference, time_limit_s };
+        self.send(&mut state, entry.into())?;
         Ok(request_id)
     }
 
