@@ -1,7 +1,6 @@
 //! The owner changes what a host may do, while the host has a session.
 
 use pocketcard_protocol::apdu::StatusWord;
-use pocketcard_protocol::messages::RefusalReason;
 use pocketcard_protocol::time::Timestamp;
 
 use super::applet::{Refusal, SessionId};
@@ -45,7 +44,7 @@ impl Card {
 
 /// Why a command under way may not go on. One in which the owner enters a secret on the phone needs no permission.
 fn lost(deed: Deed, permissions: &Permissions) -> Option<Refusal> {
-    let reason = permissions.refusal(deed).filter(|reason| *reason != RefusalReason::TypedPinNotPermitted)?;
-    let needs_permission = !deed.compares_pin();
-    needs_permission.then(|| Refusal { reason, key: deed.key_reference().unwrap_or(0) })
+    // What is typed is compared at once, so whatever waits with a PIN waits for the phone.
+    let reason = permissions.refusal(deed).filter(|_| !deed.compares_pin())?;
+    Some(Refusal { reason, key: deed.key_reference().unwrap_or(0) })
 }

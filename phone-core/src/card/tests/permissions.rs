@@ -128,6 +128,21 @@ fn what_the_owner_unblocks_on_the_phone_needs_no_permission_to_administer() {
 }
 
 #[test]
+fn what_the_owner_is_entering_goes_on_whatever_is_taken_back() {
+    for (operation, answered) in [
+        (PinOperation::Verify, entered("123456")),
+        (PinOperation::Change, entered_new("123456", "246810", "246810")),
+        (PinOperation::Unblock, entered_new("12345678", "246810", "246810")),
+    ] {
+        let (mut card, mut host) = owned_card();
+        host.enter_pin(&mut card, operation, 0x80);
+        card.permit(1, Permissions { connect_unattended: true, ..Permissions::none() });
+        type_in(&mut card, answered);
+        assert_eq!(answer(&mut card, &host), "9000", "{operation:?}");
+    }
+}
+
+#[test]
 fn a_key_that_is_taken_back_ends_the_question_about_it_and_no_other() {
     for (taken, ends) in [(Slot::Authentication, true), (Slot::Signature, false)] {
         let (mut card, mut host) = owned_card();
