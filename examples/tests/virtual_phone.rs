@@ -1,216 +1,25 @@
 //! The virtual phone as a program: started, paired over its socket, asked for its card, killed and started again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod support;
+
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::{Arc, mpsc},
+    io::{Read, Write},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
 use pocketcard_phone::SystemEntropy;
 use pocketcard_protocol::{
     Timestamp,
-    channel::StaticSecret,
-    link::{CloseReason, Event, HostConfig, LINK_MESSAGE_LIMIT, Link, Side, VersionRange},
-    messages::{Body, Envelope, Open, Transmit},
+    link::{CloseReason, Event, Link, Side, VersionRange},
+    messages::Transmit,
     pairing::{Attempts, Offer, PairKeys},
-    stream::{self, FrameReader},
     tlv,
 };
-use serde_json::{Value, json};
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// A folder of mode 0700 whatever the umask says.
-fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempdir().unwrap()
-}
-
-struct Phone {
-    child: Child,
-    input: Option<ChildStdin>,
-    events: mpsc::Receiver<Value>,
-    socket: PathBuf,
-}
-
-impl Phone {
-    fn start(folder: &Path, more: &[&str]) -> Self {
-        let socket = folder.join("phone.sock");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_virtual-phone"))
-            .args(["--script", "--name", "Test phone", "--state"])
-            .arg(folder.join("state"))
-            .arg("--listen")
-            .arg(format!("unix:{}", socket.display()))
-            .args(more)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, events) = mpsc::channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                sender.send(serde_json::from_str(&line).expect("an event is JSON")).ok();
-            }
-        });
-        let mut phone = Self { input: child.stdin.take(), child, events, socket };
-        phone.event("ready");
-        phone
-    }
-
-    /// The next event of this kind; others before it are skipped.
-    fn event(&mut self, kind: &str) -> Value {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let event = self.events.recv_timeout(left).unwrap_or_else(|error| panic!("no event {kind:?}: {error}"));
-            if event["event"] == kind {
-                return event;
-            }
-        }
-    }
-
-    fn send(&mut self, command: &Value) {
-        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Phone {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The computer's side of one link, over a real socket.
-struct Host {
-    stream: UnixStream,
-    frames: FrameReader,
-    link: Link,
-    origin: Instant,
-}
-
-fn host_config(versions: VersionRange) -> HostConfig {
-    let identity = Arc::new(StaticSecret::from_bytes(&[7; 32]));
-    let entropy = Arc::new(SystemEntropy);
-    HostConfig { identity, name: "Test host".into(), software: "test 1".into(), entropy, versions }
-}
-
-impl Host {
-    fn new(socket: &Path, link: Link, origin: Instant) -> Self {
-        let stream = UnixStream::connect(socket).unwrap();
-        Self { stream, frames: FrameReader::new(LINK_MESSAGE_LIMIT), link, origin }
-    }
-
-    fn connect(socket: &Path, pair: &PairKeys) -> Self {
-        let link = Link::host_connect(host_config(VersionRange::SUPPORTED), pair, Timestamp::ZERO);
-        Self::new(socket, link, Instant::now())
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp::from_origin(self.origin.elapsed())
-    }
-
-    fn flush(&mut self) {
-        while let Some(message) = self.link.poll_transmit() {
-            // Whoever closed the stream has said why before.
-            let _ = self.stream.write_all(&stream::encode(&message).unwrap());
-        }
-    }
-
-    /// The next event of the link.
-    fn event(&mut self) -> Event {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            self.flush();
-            if let Some(event) = self.link.poll_event() {
-                return event;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "nothing happened on the link");
-            self.stream.set_read_timeout(Some(left)).unwrap();
-            let count = self.stream.read(self.frames.read_buffer()).unwrap();
-            if count == 0 {
-                return Event::Closed(CloseReason::Lost);
-            }
-            self.frames.filled(count);
-            while let Some(message) = self.frames.next_message().unwrap() {
-                let now = Timestamp::from_origin(self.origin.elapsed());
-                self.link.handle_message(message, now);
-            }
-        }
-    }
-
-    fn send(&mut self, envelope: impl Into<Envelope>) {
-        let now = self.now();
-        self.link.send(&envelope.into(), now).unwrap();
-        self.flush();
-    }
-
-    /// Opens a card session; its number.
-    fn open(&mut self) -> u64 {
-        let event = self.event();
-        assert!(matches!(event, Event::Connected { .. }), "{event:?}");
-        self.send(Open { resume_token: Vec::new(), epoch: 1, software: "test 1".into() });
-        loop {
-            if let Event::Message(Envelope { body: Some(Body::Opened(opened)) }) = self.event() {
-                return opened.session;
-            }
-        }
-    }
-
-    fn transmit(&mut self, session: u64, request_id: u64, command: &[u8]) -> Vec<u8> {
-        self.send(Transmit { session, request_id, epoch: 1, command: command.to_vec() });
-        loop {
-            match self.event() {
-                Event::Message(Envelope { body: Some(Body::Response(response)) }) => return response.response.clone(),
-                Event::Message(_) => {}
-                event => panic!("{event:?}"),
-            }
-        }
-    }
-}
-
-/// Pairs as `pocketcard pair` does, with a QR text.
-fn pair(phone: &mut Phone) -> PairKeys {
-    let origin = Instant::now();
-    let config = host_config(VersionRange::SUPPORTED);
-    let offer =
-        Offer::new(&config.identity.public(), &config.name, &SystemEntropy, &Attempts::new(), Timestamp::ZERO).unwrap();
-    let qr = offer.qr_text().unwrap();
-    let mut host = Host::new(&phone.socket, Link::host_pair(config, offer, Timestamp::ZERO), origin);
-    host.flush();
-    phone.send(&json!({ "command": "scan", "qr": *qr }));
-    assert_eq!(phone.event("scanned")["host"], "Test host");
-    let Event::PairingDigits { digits, peer_name, .. } = host.event() else { panic!("no digits") };
-    assert_eq!(peer_name, "Test phone");
-    let shown = phone.event("digits");
-    assert_eq!(shown["digits"], digits.to_string());
-    assert_eq!(shown["host"], "Test host");
-    phone.send(&json!({ "command": "confirm", "agree": true }));
-    host.link.confirm_pairing(true, host.now());
-    let pair = loop {
-        match host.event() {
-            Event::PeerConfirmed => {}
-            Event::Paired { pair, .. } => break pair,
-            event => panic!("{event:?}"),
-        }
-    };
-    let now = host.now();
-    host.link.pair_stored(now);
-    while !matches!(host.event(), Event::PairingDone) {}
-    host.flush();
-    phone.event("paired");
-    pair
-}
+use serde_json::json;
+use support::{Host, LIMIT, Phone, folder, host_config, pair};
 
 const SELECT: &[u8] = &[0x00, 0xA4, 0x04, 0x00, 0x09, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00, 0x00, 0x10, 0x00, 0x00];
 
@@ -495,7 +304,7 @@ fn certificates_of_test_cards_are_what_openssl_expects() {
         let pair = pair(&mut phone);
         let mut host = Host::connect(&phone.socket, &pair);
         let session = host.open();
-        let authentication = [key, signature, "TLS Web Client Authentication", "CN = PIV Authentication"];
+        let authentication = [key, signature, "TLS Web Client Authentication", "CN = Pocketcard test card"];
         check_certificate(&mut host, session, 1, 0x05, &authentication);
         check_certificate(&mut host, session, 2, 0x0A, &[key, signature, "Non Repudiation"]);
         check_certificate(&mut host, session, 3, 0x0B, &[key, management]);

@@ -36,6 +36,11 @@ pub(crate) struct Arguments {
     #[arg(long, requires = "test_card")]
     pub(crate) auto_approve: bool,
 
+    /// Have a stand-in for a sensor of faces or fingers: a prompt that says whether it was the owner. Keys may then be made to ask for
+    /// it (PIN policies 4 and 5), and computers may have it asked (VERIFY 96).
+    #[arg(long)]
+    pub(crate) owner_check: bool,
+
     /// Speak JSON lines: events on standard output, commands on standard input. Ends with the input.
     #[arg(long)]
     pub(crate) script: bool,

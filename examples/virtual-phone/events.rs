@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use pocketcard_phone::{
-    ApprovalRequest, HostId,
+    ApprovalRequest, HostId, OwnerCheck, PinPurpose, PinRequest,
     card::{Caller, CardEvent},
     runtime::{HostInfo, PairingFailure, PhoneEvent},
 };
@@ -54,6 +54,28 @@ pub(crate) fn approval(id: u64, request: &ApprovalRequest) -> Value {
     })
 }
 
+pub(crate) fn pin_asked(id: u64, request: &PinRequest) -> Value {
+    let purpose = match request.purpose {
+        PinPurpose::Verify => "verify",
+        PinPurpose::Change => "change",
+        PinPurpose::ChangePuk => "change_puk",
+        PinPurpose::Unblock => "unblock",
+        _ => "other",
+    };
+    json!({
+        "event": "pin_asked",
+        "id": id,
+        "host": request.host.to_string(),
+        "host_name": request.host_name,
+        "purpose": purpose,
+        "tries_left": request.tries_left,
+    })
+}
+
+pub(crate) fn owner_check_asked(id: u64, check: &OwnerCheck) -> Value {
+    json!({ "event": "owner_check_asked", "id": id, "host": check.host.to_string(), "host_name": check.host_name })
+}
+
 pub(crate) fn purpose(request: &ApprovalRequest) -> &'static str {
     use pocketcard_phone::ApprovalPurpose;
     match request.purpose {
@@ -61,6 +83,7 @@ pub(crate) fn purpose(request: &ApprovalRequest) -> &'static str {
         ApprovalPurpose::Decrypt => "decrypt",
         ApprovalPurpose::Agree => "agree",
         ApprovalPurpose::Administer => "administer",
+        ApprovalPurpose::Connect => "connect",
         _ => "other",
     }
 }

@@ -15,7 +15,7 @@ use pocketcard_protocol::link::VersionRange;
 use tokio::task::JoinHandle;
 
 use crate::{
-    approver::{AskOwner, AutoApprove, Question},
+    approver::{AskOwner, Question},
     arguments::{Address, Arguments, TestCard},
     clock::BootClock,
     device_key::{self, DeviceKeyError},
@@ -90,8 +90,8 @@ pub(crate) async fn start(arguments: &Arguments, output: &Output) -> Result<Star
     if arguments.auto_approve && keystore.is_hardware() {
         return Err(SetupError::AutoApproveHardware);
     }
-    let (asking, questions) = AskOwner::new();
-    let approver: Arc<dyn Approver> = if arguments.auto_approve { Arc::new(AutoApprove) } else { Arc::new(asking) };
+    let (asking, questions) = AskOwner::new(arguments.auto_approve, arguments.owner_check);
+    let approver: Arc<dyn Approver> = Arc::new(asking);
     let clock = Arc::new(BootClock);
     let probe = probe(arguments, output)?;
     let software = concat!("virtual-phone ", env!("CARGO_PKG_VERSION")).to_owned();

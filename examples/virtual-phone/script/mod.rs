@@ -1,34 +1,94 @@
 //! The phone under script: events out, commands in, both as JSON lines.
 
-use std::{collections::HashMap, io, thread};
+mod answers;
 
-use async_channel::{Receiver, Sender};
-use pocketcard_phone::{ApprovalDecision, HostId, runtime::Phone};
+use std::{
+    io::{self, BufRead},
+    thread,
+};
+
+use async_channel::Receiver;
+use pocketcard_phone::{HostId, OwnerDecision, runtime::Phone};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::{approver::Question, events, output::Output};
+use answers::Answers;
+
+/// Length of a line that needs no more room while it is read, in bytes. No line with a secret in it is longer.
+const LINE: usize = 4096;
+
+/// A secret is borrowed from the line, which is wiped. One that is written with escapes is refused: it would have to be copied.
+type Secret<'a> = &'a str;
 
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-enum Request {
-    Scan { qr: String },
+enum Request<'a> {
+    Scan {
+        #[serde(borrow)]
+        qr: Secret<'a>,
+    },
     Compare,
-    Confirm { agree: bool },
+    Confirm {
+        agree: bool,
+    },
     CancelPairing,
-    Approve { id: u64, agree: bool },
+    Approve {
+        id: u64,
+        agree: bool,
+    },
+    EnterPin {
+        id: u64,
+        #[serde(borrow)]
+        pin: Secret<'a>,
+        #[serde(borrow)]
+        new: Option<Secret<'a>>,
+        #[serde(borrow)]
+        repeated: Option<Secret<'a>>,
+    },
+    CancelPin {
+        id: u64,
+    },
+    OwnerCheck {
+        id: u64,
+        result: OwnerCheckResult,
+    },
     Hosts,
-    Forget { id: String },
-    Rename { id: String, name: String },
+    Forget {
+        id: String,
+    },
+    Rename {
+        id: String,
+        name: String,
+    },
     Lock,
     Unlock,
     Quit,
 }
 
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OwnerCheckResult {
+    Matched,
+    NotMatched,
+    Cancelled,
+}
+
+impl From<OwnerCheckResult> for OwnerDecision {
+    fn from(result: OwnerCheckResult) -> Self {
+        match result {
+            OwnerCheckResult::Matched => Self::Matched,
+            OwnerCheckResult::NotMatched => Self::NotMatched,
+            OwnerCheckResult::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
 /// Reads commands until the input ends or says `quit`.
 pub(crate) async fn run(phone: &Phone, output: &Output, questions: Receiver<Question>) {
     let lines = lines();
-    let mut answers: HashMap<u64, Sender<ApprovalDecision>> = HashMap::new();
+    let mut answers = Answers::default();
     loop {
         tokio::select! {
             line = lines.recv() => match line {
@@ -41,30 +101,18 @@ pub(crate) async fn run(phone: &Phone, output: &Output, questions: Receiver<Ques
                 },
                 Err(_) => return,
             },
-            Ok(question) = questions.recv() => match question {
-                Question::Asked { id, request, answer } => {
-                    output.event(&events::approval(id, &request));
-                    answers.insert(id, answer);
+            Ok(question) = questions.recv() => {
+                if let Some(event) = answers.question(question) {
+                    output.event(&event);
                 }
-                Question::Gone { id } => {
-                    // Gone too when it was answered: then there is nothing to report.
-                    if answers.remove(&id).is_some() {
-                        output.event(&json!({ "event": "approval_gone", "id": id }));
-                    }
-                }
-            },
+            }
         }
     }
 }
 
-async fn perform(
-    request: Request,
-    phone: &Phone,
-    output: &Output,
-    answers: &mut HashMap<u64, Sender<ApprovalDecision>>,
-) {
+async fn perform(request: Request<'_>, phone: &Phone, output: &Output, answers: &mut Answers) {
     let failure: Option<String> = match request {
-        Request::Scan { qr } => match phone.scan(&qr).await {
+        Request::Scan { qr } => match phone.scan(qr).await {
             Ok(host) => {
                 output.event(&json!({ "event": "scanned", "host": host }));
                 None
@@ -77,13 +125,12 @@ async fn perform(
             phone.cancel_pairing();
             None
         }
-        Request::Approve { id, agree } => match answers.remove(&id) {
-            Some(answer) => {
-                let _ = answer.try_send(if agree { ApprovalDecision::Approved } else { ApprovalDecision::Denied });
-                None
-            }
-            None => Some("no approval with this id is waiting".to_owned()),
-        },
+        Request::Approve { id, agree } => answers.approve(id, agree).err().map(str::to_owned),
+        Request::EnterPin { id, pin, new, repeated } => {
+            answers.enter_pin(id, pin, new, repeated).err().map(str::to_owned)
+        }
+        Request::CancelPin { id } => answers.cancel_pin(id).err().map(str::to_owned),
+        Request::OwnerCheck { id, result } => answers.check_owner(id, result.into()).err().map(str::to_owned),
         Request::Hosts => match phone.hosts().await {
             Ok(hosts) => {
                 let hosts: Vec<Value> = hosts.iter().map(events::host).collect();
@@ -121,12 +168,17 @@ fn refuse(output: &Output, message: &str) {
 }
 
 /// Standard input is read by a thread, which ends with the process: a read of it cannot be given up.
-fn lines() -> Receiver<String> {
+fn lines() -> Receiver<Zeroizing<String>> {
     let (sender, receiver) = async_channel::bounded(16);
     let read = move || {
-        for line in io::stdin().lines().map_while(Result::ok) {
-            if sender.send_blocking(line).is_err() {
-                return;
+        let mut input = io::stdin().lock();
+        loop {
+            // With room enough that a line with a secret in it does not grow, which would leave a copy behind.
+            let mut line = Zeroizing::new(String::with_capacity(LINE));
+            match input.read_line(&mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) if sender.send_blocking(line).is_err() => return,
+                Ok(_) => {}
             }
         }
     };

@@ -10,7 +10,11 @@ use pocketcard_phone::{
 };
 use zeroize::Zeroizing;
 
-use crate::{approver::Question, arguments::Arguments, events};
+use crate::{
+    approver::{Asked, Question},
+    arguments::Arguments,
+    events,
+};
 
 const LOG_LINES: usize = 500;
 
@@ -86,7 +90,7 @@ impl App {
 
     pub(super) fn question(&mut self, question: Question) {
         match question {
-            Question::Asked { id, request, answer } => {
+            Question::Asked { id, asked: Asked::Approval(request, answer) } => {
                 let text = match events::purpose(&request) {
                     "sign" => format!("sign with key {:02X}", request.key),
                     "decrypt" => format!("decrypt with key {:02X}", request.key),
@@ -96,6 +100,8 @@ impl App {
                 };
                 self.prompts.push_back(Prompt::Approval { id, host: request.host_name, text, answer });
             }
+            // Asked and gone: nobody answers.
+            Question::Asked { .. } => {}
             Question::Gone { id: gone } => {
                 self.prompts.retain(|prompt| !matches!(prompt, Prompt::Approval { id, .. } if *id == gone));
             }
