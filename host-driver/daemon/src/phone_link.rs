@@ -20,6 +20,10 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// address tells: the card then leaves at once. A phone that keeps hanging up earlier costs no more than the pauses allow.
 const SETTLED: Duration = Duration::from_millis(100);
 
+/// So often it is looked for without a pause. The second time is for a phone that is being killed: the kernel may close the
+/// link before the socket that takes new ones, which then hangs up, too.
+const LOOKS: u8 = 2;
+
 /// Keeps the link to a phone. Runs until its task is aborted.
 ///
 /// - `opened`: called whenever the channel opened: the phone then has the pair too.
@@ -31,6 +35,7 @@ pub(crate) async fn keep(
     opened: impl Fn() + Send,
 ) {
     let mut pause = Pause::new();
+    let mut looks = 0;
     loop {
         pause.watch(address.path());
         let dialled = Instant::now();
@@ -41,14 +46,17 @@ pub(crate) async fn keep(
                 slot.link_lost(number);
                 if was_open {
                     pause.reset();
-                    if dialled.elapsed() >= SETTLED {
-                        continue;
-                    }
+                    looks = if dialled.elapsed() >= SETTLED { LOOKS } else { 0 };
+                }
+                if looks > 0 {
+                    looks -= 1;
+                    continue;
                 }
                 if was_open || slot.waits() { Duration::ZERO } else { REFUSED_PAUSE }
             }
             Err(error) => {
                 slot.link_unreachable(format!("{address}: {error}"), is_gone(&error));
+                looks = 0;
                 Duration::ZERO
             }
         };

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -23,6 +24,8 @@ const VPCD: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
 const BLOCK: usize = 200;
 /// Longer than pcscd leaves an unused card powered: 5 s.
 const IDLE: Duration = Duration::from_secs(6);
+/// Longer than a link has to be up for the daemon to look at once, without a pause, whether its phone has ended.
+const SETTLED: Duration = Duration::from_millis(150);
 
 /// What a measurement could not do.
 #[derive(Debug)]
@@ -256,6 +259,7 @@ fn link_presence(
     reader: &str,
     pass: &mut Pass,
 ) -> Result<(), Failure> {
+    thread::sleep(SETTLED);
     pass.killed.push(change(client, reader, false, || {
         let at_us = monotonic_us();
         environment.phone(0)?.kill();
