@@ -339,5 +339,27 @@ fn card() {
         &with_key(&[&[STORE_FAILS, 1], &known(&[22, 25, 38, 44, 26]), &[STORE_FAILS, 0], &known(&[22, 25, 38, 44])]),
     );
     write("card", "idle", &with_key(&[&known(&[2]), &[ADVANCE, 255].repeat(4), &known(&[10, 25])]));
+    // What is asked for, what happens to it, what is entered, and the new one twice.
+    const PIN_ENTRY: u8 = 14 << 1;
+    const OWNER_COMES: u8 = 15 << 1;
+    let enter = |asked, what, current, new: u8| [PIN_ENTRY, asked, what, current, new << 4 | new];
+    let (verify, change, change_puk, unblock) = (0, 1, 5, 2);
+    write("card", "pin_entry", &[&enter(verify, 0, 4, 0)[..], &enter(verify, 0, 0, 0), &known(&[10, 11, 11])].concat());
+    write(
+        "card",
+        "pin_entry_changes",
+        &[enter(change, 8, 0, 1), enter(change_puk, 8, 2, 3), enter(unblock, 8, 3, 0), enter(verify, 0, 0, 0)].concat(),
+    );
+    write(
+        "card",
+        "pin_entry_ends",
+        &(0..8).flat_map(|what| enter(verify, what, 5, 0)).chain([OWNER_COMES]).collect::<Vec<_>>(),
+    );
+    write(
+        "card",
+        "pin_entry_floods",
+        &[enter(verify, 6, 0, 0).repeat(8), known(&[2]), vec![OWNER_COMES], enter(verify, 0, 0, 0).to_vec()].concat(),
+    );
+    write("card", "pin_entry_blocks", &[enter(verify, 0, 4, 0).repeat(4), enter(unblock, 8, 2, 0).to_vec()].concat());
     write("card", "other_applet", &with_key(&[&known(&[2, 46, 10, 25, 0, 10, 25])]));
 }

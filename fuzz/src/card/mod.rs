@@ -1,6 +1,7 @@
 //! The card in the phone, and two hosts that send it anything. Both know the management key, so that what it opens is run for
 //! real and not only refused.
 
+mod entry;
 mod management_key;
 mod model;
 mod vocabulary;
@@ -40,8 +41,12 @@ struct World {
     owner_agrees: bool,
     /// Whether the owner agreed to the command under way.
     agreed: bool,
+    /// Whether the owner has left a question of this host unanswered, or said no, since the app was opened: it may be held.
+    asked_in_vain: [bool; 2],
     /// Commands that hosts succeeded with, by instruction.
     successes: BTreeMap<u8, u32>,
+    /// Entries on the phone that succeeded, by the instruction that they stand for.
+    entries: BTreeMap<u8, u32>,
 }
 
 /// A list of operations.
@@ -49,8 +54,16 @@ pub fn run(data: &[u8]) {
     play(data);
 }
 
-/// Runs a list of operations, and counts the commands that hosts succeeded with by instruction.
-pub fn play(data: &[u8]) -> BTreeMap<u8, u32> {
+/// What succeeded, by instruction.
+pub struct Successes {
+    /// Commands of the hosts.
+    pub commands: BTreeMap<u8, u32>,
+    /// Entries on the phone, by the instruction that they stand for.
+    pub entries: BTreeMap<u8, u32>,
+}
+
+/// Runs a list of operations, and counts what succeeded.
+pub fn play(data: &[u8]) -> Successes {
     let mut input = Input::new(data);
     let mut world = World::new();
     while !input.is_empty() {
@@ -61,7 +74,7 @@ pub fn play(data: &[u8]) -> BTreeMap<u8, u32> {
     world.card.handle(CardInput::UnlockCard);
     world.settle(None);
     assert!(world.card.local(&[0, 0x20, 0, 0x80]).len() >= 2);
-    world.successes
+    Successes { commands: world.successes, entries: world.entries }
 }
 
 impl World {
@@ -89,7 +102,9 @@ impl World {
             objects: BTreeMap::new(),
             owner_agrees: true,
             agreed: false,
+            asked_in_vain: [false; 2],
             successes: BTreeMap::new(),
+            entries: BTreeMap::new(),
         }
     }
 
@@ -121,7 +136,7 @@ impl World {
             }
             5 => {
                 if let Ok(envelope) = Envelope::from_bytes(input.chunk())
-                    && !matches!(envelope.body, Some(Body::Transmit(_)))
+                    && !matches!(envelope.body, Some(Body::Transmit(_) | Body::PinEntry(_)))
                 {
                     let link = self.programs[who].host.link;
                     self.card.handle(CardInput::Message { link, envelope });
@@ -141,6 +156,8 @@ impl World {
             11 => self.prove_by_witness(who),
             12 => self.prove_by_challenge(who),
             13 => self.pretend(who, input.byte()),
+            14 => self.pin_entry(who, input),
+            15 => self.owner_comes(),
             _ => {
                 self.command(who, VOCABULARY[usize::from(input.byte()) % VOCABULARY.len()]);
             }
@@ -175,7 +192,7 @@ impl World {
         let Some(encrypted) = self.ask(who, 0x80) else { return };
         let command = self.mutual(self.management.decrypt(encrypted));
         let Some(response) = self.command(who, &command) else { return };
-        if !self.owner_agrees && !response.status().is_success() {
+        if (!self.owner_agrees || self.asked_in_vain[who]) && !response.status().is_success() {
             return;
         }
         assert!(response.status().is_success(), "the right witness was refused");
@@ -187,7 +204,8 @@ impl World {
         let Some(challenge) = self.ask(who, 0x81) else { return };
         let command = self.single(self.management.encrypt(challenge));
         let Some(response) = self.command(who, &command) else { return };
-        assert!(response.status().is_success() || !self.owner_agrees, "the right response was refused");
+        let may_be_refused = !self.owner_agrees || self.asked_in_vain[who];
+        assert!(response.status().is_success() || may_be_refused, "the right response was refused");
     }
 
     /// What somebody without the key can try. The model itself sees that none of it counts.
@@ -255,6 +273,7 @@ impl World {
             if matches!(effect, Effect::Approve(_)) {
                 self.agreed = self.owner_agrees;
                 if !self.owner_agrees {
+                    self.asked_in_vain = [true; 2];
                     let operation = *operation;
                     self.card.out.held.remove(0);
                     let result = EffectResult::Approval(ApprovalDecision::Denied);
