@@ -6,6 +6,8 @@ Listens at hci0.sock, hci1.sock and so on in the working folder for HCI, and at 
 
     away N        adapter N goes out of range: nothing arrives, links end by their supervision time-out
     back N        and returns
+    cut N         the links of adapter N end at once, as by the supervision time-out; it stays in range
+    traffic       how many packets of data crossed the air so far
     interval MS   data waits for the next connection event, this far apart; 0 is at once
     links         how many links there are
     phone ...     something of the phone that --peers puts on the air: phone.py has the list
@@ -114,12 +116,14 @@ class Radio(LocalLink):
         self.away = set()
         self.interval = 0.0
         self.waiting = []
+        self.carried = 0
 
     def send_acl_data(self, sender_controller, destination_address, transport, data):
         connection = sender_controller.le_connections.get(destination_address)
         receiver = self.find_le_controller(destination_address)
         if connection is None or receiver is None or self.away & {sender_controller, receiver}:
             return
+        self.carried += 1
 
         # bumble 0.0.236 names the sender's random address, which BlueZ does not use.
         def deliver():
@@ -159,6 +163,11 @@ class Radio(LocalLink):
         self.away.add(controller)
         asyncio.get_running_loop().call_later(SUPERVISION_SECONDS, self.supervise, controller)
 
+    def cut(self, controller):
+        # What waits for the next connection event is lost with the link.
+        self.waiting = []
+        self.supervise(controller)
+
     def supervise(self, gone):
         for controller in self.controllers:
             for connection in list(controller.le_connections.values()):
@@ -191,6 +200,10 @@ class Control:
                 self.radio.go_away(self.adapters[int(number)])
             case ["back", number]:
                 self.radio.away.discard(self.adapters[int(number)])
+            case ["cut", number]:
+                self.radio.cut(self.adapters[int(number)])
+            case ["traffic"]:
+                return f"ok {self.radio.carried}"
             case ["interval", milliseconds]:
                 self.radio.interval = float(milliseconds) / 1000
             case ["links"]:

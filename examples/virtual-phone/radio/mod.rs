@@ -39,7 +39,7 @@ enum RadioError {
     NoService,
     #[error("there is no Bluetooth adapter {0}")]
     NoAdapter(String),
-    #[error("the adapter {0} is off")]
+    #[error("the adapter {0} is off; switch it on, as with bluetoothctl power on")]
     Off(String),
     #[error("bluetoothd: {0}")]
     Bluez(#[from] bluer::Error),
@@ -90,7 +90,7 @@ async fn once(
     let session = limited(Session::new()).await?;
     let adapter = choose(&session, adapter).await?;
     let mut events = Box::pin(limited(adapter.events()).await?);
-    power(&adapter).await?;
+    is_on(&adapter).await?;
     let name = adapter.name().to_owned();
     let address = limited(adapter.address()).await?.to_string();
     let mut server = server::Server::start(&adapter, phone, output).await?;
@@ -115,17 +115,9 @@ async fn choose(session: &Session, wanted: Option<&str>) -> Result<Adapter, Radi
     }
 }
 
-/// The adapter must be on; it is switched on if it is not. At its start bluetoothd may be about to do so itself, and then says
-/// that it is busy.
-async fn power(adapter: &Adapter) -> Result<(), RadioError> {
-    if !limited(adapter.is_powered()).await? {
-        let switched = limited(adapter.set_powered(true)).await;
-        if !limited(adapter.is_powered()).await? {
-            switched?;
-            return Err(RadioError::Off(adapter.name().to_owned()));
-        }
-    }
-    Ok(())
+/// The adapter must be on. Whoever switched it off wants it off, and at its start bluetoothd switches it on by itself.
+async fn is_on(adapter: &Adapter) -> Result<(), RadioError> {
+    if limited(adapter.is_powered()).await? { Ok(()) } else { Err(RadioError::Off(adapter.name().to_owned())) }
 }
 
 /// Comes back when the adapter was switched off or taken away.

@@ -35,9 +35,19 @@ const PACKAGES: [&str; 9] = [
     "libdbus-1-dev",
     "util-linux",
 ];
-/// What the stories need beside it: a private pcscd, OpenSC, ssh.
-const STORY_NEEDS: [&str; 8] =
-    ["gcc", "pkg-config", "libpcsclite-dev", "pcscd", "opensc", "openssl", "openssh-client", "mount"];
+/// What the stories need beside it: a private pcscd, OpenSC, ssh, PAM.
+const STORY_NEEDS: [&str; 10] = [
+    "gcc",
+    "pkg-config",
+    "libpcsclite-dev",
+    "pcscd",
+    "opensc",
+    "openssl",
+    "openssh-client",
+    "mount",
+    "pamtester",
+    "libpam-pkcs11",
+];
 /// What is built for the stories, and what of it goes into the guest.
 const STORY_PACKAGES: [&str; 12] = [
     "--package",

@@ -1,6 +1,8 @@
 //! The radio of this computer, by btleplug.
 //!
 //! What is not obvious about it:
+//! - on Linux, btleplug switches an adapter on to listen, also one that somebody has switched off a moment ago: the bus
+//!   is asked to listen instead;
 //! - a filter for service UUIDs loses advertisements on Linux, so everything is listened to;
 //! - of a device that is known already, a live advertisement shows as an update of its signal strength, and what is
 //!   known of it from before has none;
@@ -13,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use btleplug::api::{
-    Central as _, CentralEvent, CentralState, Characteristic, Manager as _, Peripheral as _, ScanFilter,
-    ValueNotification, WriteType,
+    Central as _, CentralEvent, CentralState, Characteristic, Manager as _, Peripheral as _, ValueNotification,
+    WriteType,
 };
 use btleplug::platform::{Adapter, Manager, Peripheral, PeripheralId};
 use futures_lite::{Stream, StreamExt};
@@ -196,19 +198,7 @@ impl Central for BluezCentral {
     }
 
     async fn listen(&self, on: bool) -> Result<(), RadioError> {
-        if on {
-            let started = answer(self.adapter.start_scan(ScanFilter::default())).await;
-            if started.is_ok() {
-                return Ok(());
-            }
-            // An adapter that was off may still count our listening from before: then it has to be ended first.
-            let _ = answer(self.adapter.stop_scan()).await;
-            answer(self.adapter.start_scan(ScanFilter::default())).await
-        } else {
-            // It may have ended by itself.
-            let _ = answer(self.adapter.stop_scan()).await;
-            Ok(())
-        }
+        self.bus.listen(&self.adapter, &self.name, on).await
     }
 
     async fn connect(&self, address: &PeripheralId) -> Result<BluezPeer, RadioError> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bluer::l2cap::{Socket, SocketAddr, Stream};
 use bluer::{Address, AddressType};
+use btleplug::platform::Adapter;
 use dbus::Path;
+use dbus::arg::{PropMap, Variant};
 use dbus::message::MatchRule;
 use dbus::nonblock::stdintf::org_freedesktop_dbus::{
     ObjectManagerInterfacesAdded, ObjectManagerInterfacesRemoved, Properties,
@@ -105,6 +107,31 @@ impl Bus {
             let (there,): (bool,) =
                 bus.method_call(BUS, "NameHasOwner", (BLUEZ,)).await.map_err(|error| failed(&error))?;
             Ok(there)
+        }
+    }
+
+    /// Begins or ends listening for LE devices with an adapter that is on. One that is off stays off.
+    pub(super) async fn listen(&self, _: &Adapter, adapter: &str, on: bool) -> Result<(), RadioError> {
+        let adapter = Proxy::new(BLUEZ, format!("{PREFIX}{adapter}"), ANSWER, Arc::clone(&self.connection));
+        let ask = async |method: &str| adapter.method_call::<(), _, _, _>(ADAPTER, method, ()).await;
+        if !on {
+            // It may have ended by itself.
+            let _ = ask("StopDiscovery").await;
+            return Ok(());
+        }
+        let mut filter = PropMap::new();
+        filter.insert("Transport".to_owned(), Variant(Box::new("le".to_owned())));
+        // Each advertisement of a device is told, not only the first.
+        filter.insert("DuplicateData".to_owned(), Variant(Box::new(true)));
+        let filtered: Result<(), dbus::Error> = adapter.method_call(ADAPTER, "SetDiscoveryFilter", (filter,)).await;
+        filtered.map_err(|error| failed(&error))?;
+        match ask("StartDiscovery").await {
+            // Over a time in which the adapter was off BlueZ may remember that we listen, without listening itself.
+            Err(error) if error.name() == Some("org.bluez.Error.InProgress") => {
+                let _ = ask("StopDiscovery").await;
+                ask("StartDiscovery").await.map_err(|error| failed(&error))
+            }
+            started => started.map_err(|error| failed(&error)),
         }
     }
 

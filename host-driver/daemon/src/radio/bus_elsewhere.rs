@@ -1,5 +1,7 @@
 //! Where there is no BlueZ: the system signals nothing but what btleplug passes on.
 
+use btleplug::api::{Central as _, ScanFilter};
+use btleplug::platform::Adapter;
 use pocketcard_protocol::l2cap::Psm;
 use tokio::sync::broadcast;
 
@@ -28,6 +30,16 @@ impl Bus {
 
     pub(super) async fn has_bluez(&self) -> Result<bool, RadioError> {
         Ok(true)
+    }
+
+    /// Begins or ends listening.
+    pub(super) async fn listen(&self, adapter: &Adapter, _: &str, on: bool) -> Result<(), RadioError> {
+        let done = if on { adapter.start_scan(ScanFilter::default()).await } else { adapter.stop_scan().await };
+        match done {
+            Err(error) if on => Err(RadioError::Failed(error.to_string())),
+            // It may have ended by itself.
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn forget(&self, _: &str) {}

@@ -4,8 +4,11 @@
 //! the radio has to bring a phone and a computer of its own or `-`, and its limit in seconds. `ble-story NAME` tells one; exit code 0 says
 //! that it went as it should.
 
+mod absence;
+mod costs;
 mod guest;
 mod others;
+mod pam;
 mod ssh;
 mod stories;
 mod transports;

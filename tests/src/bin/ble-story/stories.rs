@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use crate::guest::{
     Failure, P256, RSA, commands, logs, radio, say, sign, start_bluetoothd, step, stop_bluetoothd, text, wait_radio,
 };
-use crate::{others, ssh, transports};
+use crate::{absence, costs, others, ssh, transports};
 
 /// How long a card may stay in the reader when its phone has gone: the supervision time-out, and the grace.
-const LEAVE_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a card may stay when one side forgot the other: no grace, but a slow machine.
 const FORGET_LIMIT: Duration = Duration::from_secs(10);
 /// How long a phone may take to see that bluetoothd has gone or come.
-const RADIO_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const RADIO_LIMIT: Duration = Duration::from_secs(60);
 
 /// What any login costs in round trips over the air: everything else is in the computer's copy of what everybody may read.
 const LOGIN: [&str; 2] = ["VERIFY", "GENERAL AUTHENTICATE"];
@@ -39,12 +39,18 @@ impl Story {
 }
 
 /// All of them, in the order in which they are told.
-pub(crate) const STORIES: [Story; 9] = [
+pub(crate) const STORIES: [Story; 15] = [
     Story { channels: Some(1), ..Story::new("login", login) },
     Story { channels: Some(3), ..Story::new("login-eatt", login) },
     Story::new("l2cap", transports::l2cap),
     Story::new("forget", forget),
     Story::new("return", comes_back),
+    Story::new("adapter", absence::adapter),
+    Story::new("cut", absence::cut),
+    Story::new("costs", costs::costs),
+    Story::new("quiet", costs::quiet),
+    Story::new("arrivals", costs::arrivals),
+    Story { channels: Some(1), ..Story::new("least-mtu", transports::least_mtu) },
     Story { adapters: 3, ..Story::new("next-host", next_host) },
     Story { adapters: 3, ..Story::new("two-hosts", two_hosts) },
     Story { adapters: 1, peers: true, ..Story::new("other-phone", others::phone) },

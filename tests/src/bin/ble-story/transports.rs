@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aes::Aes192;
@@ -11,9 +12,9 @@ use pocketcard_ipc::control::Transport;
 use pocketcard_tests::Client;
 use pocketcard_tests::apdu::{RIGHT_PIN, SELECT_PIV, status_word, verify};
 
-use crate::guest::{Context, Failure, RSA, radio, say, sign, step};
+use crate::guest::{Context, Failure, RSA, client, radio, say, sign, start_bluetoothd, step, stop_bluetoothd};
 use crate::ssh;
-use crate::stories::paired;
+use crate::stories::{paired, signs};
 
 /// The facial image: everything of it comes from the phone each time, since it needs the PIN.
 const FACE: [u8; 5] = [0x5C, 0x03, 0x5F, 0xC1, 0x08];
@@ -40,17 +41,47 @@ pub(crate) fn l2cap() -> Result<(), Failure> {
     let ssh = ssh::Server::prepare(&environment)?;
     radio(&format!("interval {INTERVAL}"))?;
     measure(&mut environment, "l2cap", ssh.as_ref())?;
-    step("the configuration turns it off", || {
-        let config = environment.daemon().config().to_owned();
-        let mut file = OpenOptions::new().append(true).open(config).context("opening the configuration")?;
-        // The last table is that of Bluetooth.
-        writeln!(file, "l2cap = false").context("writing the configuration")
-    })?;
+    turn_off(&mut environment)?;
     measure(&mut environment, "gatt", ssh.as_ref())?;
     match transport(&environment)? {
         Some(Transport::Gatt { mtu }) if mtu > 23 => Ok(()),
         other => Err(Failure::Wrong(format!("the link is carried by {other:?}"))),
     }
+}
+
+/// The least ATT MTU there is carries everything, only slower.
+pub(crate) fn least_mtu() -> Result<(), Failure> {
+    step("bluetoothd starts again with the least ATT MTU", || {
+        stop_bluetoothd()?;
+        let set = "sed -i '/^ExchangeMTU/d; s/^\\[GATT\\]/[GATT]\\nExchangeMTU = 23/' /etc/bluetooth/main.conf";
+        client("setting the ATT MTU", Command::new("sh").args(["-c", set]))?;
+        start_bluetoothd()
+    })?;
+    let mut environment = paired(Card::Ec)?;
+    turn_off(&mut environment)?;
+    step("the computer comes back without L2CAP", || {
+        environment.daemon().restart()?;
+        Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    expect(&environment, &Transport::Gatt { mtu: 23 })?;
+    signs(&environment, "over the least MTU")?;
+    let mut client = Client::connected(&environment, 0);
+    step("an object of 12.7 KB is written over it", || write_face(&mut client))?;
+    let begun = Instant::now();
+    let object = step("the object is read", || {
+        apdu(&mut client, "VERIFY", &verify(RIGHT_PIN))?;
+        read_face(&mut client)
+    })?;
+    say(&format!("REPORT least-mtu: object of {} bytes {} ms", object.len(), begun.elapsed().as_millis()));
+    if object.len() < FACE_LENGTH { Err(Failure::Wrong("a part of the object is missing".to_owned())) } else { Ok(()) }
+}
+
+/// Makes the daemon use GATT alone from its next start on.
+fn turn_off(environment: &mut Environment) -> Result<(), Failure> {
+    let config = environment.daemon().config().to_owned();
+    let mut file = OpenOptions::new().append(true).open(config).context("opening the configuration")?;
+    // The last table is that of Bluetooth.
+    writeln!(file, "l2cap = false").context("writing the configuration")
 }
 
 /// Prints what a transport costs: to connect, to read a large object, to log in.
