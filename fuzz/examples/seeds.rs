@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use pocketcard_ipc::control;
-use pocketcard_ipc::driver::{PowerAction, Presence, Reply, Request, Role, Verdict};
+use pocketcard_ipc::driver::{PinEntry, PinOperation, PowerAction, Presence, Reply, Request, Role, Verdict};
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::apdu::Command;
 use pocketcard_protocol::messages::{CardState, Envelope, Open, Opened, Ping, Response, SecurityState, Transmit};
@@ -19,6 +19,7 @@ fn main() {
     qr_text();
     driver_messages();
     control_messages();
+    pin_entry();
     link();
     front();
     card();
@@ -145,12 +146,24 @@ fn qr_text() {
     write("qr_text", "spaced", &[1, 0, 1, 4, b'd', b'e', b's', b'k', 30, 0x85, 40, 0xA5]);
 }
 
+fn pin_entry() {
+    write("pin_entry", "verify", &[2]);
+    write("pin_entry", "change", &[3]);
+    write("pin_entry", "unblock", &[7]);
+    write("pin_entry", "put_data", &[2, 20, 0xDB, 21, 0x3F, 22, 0xFF]);
+    write("pin_entry", "bcd", &[2, 2, 0x01]);
+    write("pin_entry", "past_the_end", &[2, 2, 0xFA]);
+    write("pin_entry", "offsets", &[3, 6, 0x10]);
+    write("pin_entry", "cut", &[0, 30, 30, 2, 8, 0, 8, 4, 2, 0, 0, 0, 0, 0, 0, 0, 13, 0, 0, 0, 0, 32, 0, 128, 8]);
+}
+
 fn driver_messages() {
     let apdu: &[u8] = &[0, 0xA4, 4, 0];
     let requests = [
         ("hello", Request::hello(Role::Events, 1)),
         ("power", Request::Power { action: PowerAction::Reset, generation: 7 }),
         ("transmit", Request::Transmit { apdu }),
+        ("pin_entry", Request::PinEntry(PinEntry::new(PinOperation::Change, 0x81, None).expect("a PIN entry"))),
         ("control", Request::Control { code: 0x4200_0D48, input: &[] }),
     ];
     let mut stream = vec![1, 2, 3, 40];
@@ -161,7 +174,7 @@ fn driver_messages() {
         stream.extend_from_slice(&frame);
     }
     let replies = [
-        ("welcome", Reply::Hello { version: pocketcard_ipc::VERSION, verdict: Verdict::Accepted }),
+        ("welcome", Reply::Hello { version: pocketcard_ipc::VERSION, verdict: Verdict::Accepted, pin_pad: true }),
         ("response", Reply::Response { apdu: &[0x90, 0] }),
         ("presence", Reply::Presence(Presence { present: true, generation: 1, atr: &[0x3B, 0] })),
     ];

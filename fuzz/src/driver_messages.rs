@@ -1,7 +1,7 @@
 //! The driver socket: frames, requests, replies, the device name.
 
 use pocketcard_ipc::VERSION;
-use pocketcard_ipc::driver::{DeviceName, FrameBuffer, MAX_APDU, MAX_ATR, MAX_FRAME, Reply, Request};
+use pocketcard_ipc::driver::{DeviceName, FrameBuffer, MAX_APDU, MAX_ATR, MAX_FRAME, PIN_ENTRY_LIMIT, Reply, Request};
 
 use crate::Input;
 
@@ -22,6 +22,7 @@ fn body(body: &[u8]) {
         match &request {
             Request::Transmit { apdu } => assert!(apdu.len() <= MAX_APDU),
             Request::Control { input, .. } => assert!(input.len() <= MAX_APDU),
+            Request::PinEntry(entry) => assert!(entry.time_limit() <= PIN_ENTRY_LIMIT),
             Request::Hello { .. } | Request::Power { .. } => {}
         }
         request.encode(&mut frame).expect("it came in a frame");

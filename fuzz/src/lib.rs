@@ -14,6 +14,7 @@ pub mod fragment;
 pub mod front;
 mod input;
 pub mod link;
+pub mod pin_entry;
 pub mod qr_text;
 pub mod stream;
 pub mod tlv;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("fragment", fragment::run),
     ("front", front::run),
     ("link", link::run),
+    ("pin_entry", pin_entry::run),
     ("qr_text", qr_text::run),
     ("stream", stream::run),
     ("tlv", tlv::run),

@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// How many phones are paired, one a slot; as many as slots unless given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
     phones: Option<u32>,
+    /// Where a PIN is entered: by the programs, or on the phone, which makes the reader one with a PIN pad.
+    #[arg(long, value_enum, default_value_t = PinEntryArgument::Keyboard)]
+    pin_entry: PinEntryArgument,
     /// Write the logs there, to stay; they say nothing secret.
     #[arg(long, value_name = "FOLDER")]
     keep_logs: Option<PathBuf>,
@@ -53,6 +56,14 @@ enum CardArgument {
     Empty,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum PinEntryArgument {
+    /// Programs ask for the PIN
+    Keyboard,
+    /// The virtual phone asks for the PIN; its test card enters its own
+    Phone,
+}
+
 impl From<CardArgument> for Card {
     fn from(argument: CardArgument) -> Self {
         match argument {
@@ -70,6 +81,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .slots(arguments.slots)
         .phones(arguments.phones.unwrap_or(arguments.slots))
         .log_level(&arguments.log_level);
+    if arguments.pin_entry == PinEntryArgument::Phone {
+        builder = builder.daemon_config("pin_entry = \"phone\"");
+    }
     if let Some(folder) = &arguments.keep_logs {
         builder = builder.keep_logs(folder);
     }

@@ -1,6 +1,6 @@
 //! What the tests show.
 
-use pocketcard_ipc::control::{DriverState, LinkState, Phone, SlotStatus};
+use pocketcard_ipc::control::{DriverState, LinkState, Phone, PinPlace, SlotStatus};
 
 /// A connected phone in slot 0.
 pub(crate) fn phone() -> Phone {
@@ -13,6 +13,7 @@ pub(crate) fn phone() -> Phone {
         transport: None,
         software: None,
         card_name: None,
+        permissions: None,
     }
 }
 
@@ -26,6 +27,9 @@ pub(crate) fn slot() -> SlotStatus {
         pin_verified: false,
         pin_tries_left: None,
         snapshot_age_s: None,
+        pin_entry: PinPlace::Keyboard,
+        waiting: None,
+        last_refusal: None,
         phone: None,
     }
 }

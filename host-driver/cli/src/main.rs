@@ -6,6 +6,7 @@
 //! The table in [`failure::Code`]; `pocketcard dev -- COMMAND` ends with COMMAND's.
 
 mod bundle;
+mod cancel;
 mod dev;
 mod doctor;
 mod failure;
@@ -15,6 +16,7 @@ mod pair;
 mod phones;
 mod reader_conf;
 mod redact;
+mod refusal;
 mod status;
 mod strays;
 mod terminal;
@@ -55,6 +57,8 @@ enum Subcommands {
     Rename(phones::RenameArguments),
     /// Show the daemon, the reader's slots and the cards in them.
     Status(status::Arguments),
+    // Its own words are longer.
+    Cancel(cancel::Arguments),
     /// Look for what is wrong and say what to do about it.
     Doctor(doctor::Arguments),
     /// Run a command beside a virtual phone in a private reader; a shell if no command is given.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Subcommands::Forget(arguments) => phones::forget(&arguments, connect),
         Subcommands::Rename(arguments) => phones::rename(&arguments, connect),
         Subcommands::Status(arguments) => status::run(&arguments, connect),
+        Subcommands::Cancel(arguments) => cancel::run(arguments, connect),
         Subcommands::Doctor(arguments) => doctor::run(&arguments, &control),
         Subcommands::Dev(arguments) => dev::run(&arguments),
         Subcommands::Completions { shell } => completions(shell),
@@ -126,7 +131,7 @@ mod tests {
     fn every_command_has_a_manual_page() {
         let folder = tempfile::tempdir().unwrap();
         man(folder.path()).unwrap();
-        for command in ["", "-pair", "-phones", "-forget", "-status", "-doctor", "-dev"] {
+        for command in ["", "-pair", "-phones", "-forget", "-status", "-cancel", "-doctor", "-dev"] {
             let page = folder.path().join(format!("pocketcard{command}.1"));
             assert!(std::fs::read_to_string(&page).unwrap().contains(".TH pocketcard"), "{}", page.display());
         }

@@ -6,6 +6,7 @@ use pocketcard_ipc::Side;
 use pocketcard_ipc::control::{Client, LinkState, Phone};
 
 use crate::failure::Failure;
+use crate::refusal;
 use crate::status::as_json;
 use crate::terminal::print;
 
@@ -65,6 +66,9 @@ fn table(phones: &[Phone]) -> String {
     for phone in phones {
         let id = short(&phone.id);
         text.push_str(&format!("slot {}  {id}  {}  ({})\n", phone.slot, phone.name, link(&phone.link)));
+        if let Some(permissions) = &phone.permissions {
+            text.push_str(&format!("        permits: {}\n", refusal::permitted(permissions)));
+        }
     }
     text
 }
@@ -94,6 +98,8 @@ pub(crate) fn link(state: &LinkState) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pocketcard_ipc::control::Permissions;
+
     use super::*;
     use crate::fixtures;
 
@@ -106,5 +112,13 @@ mod tests {
             "slot 1  00112233  Pixel  (version 2 on the phone, 1 here: update Pocketcard on this computer)\n"
         );
         assert!(table(&[]).contains("pocketcard pair"));
+        let permissions =
+            Permissions { keys: vec!["9A".to_owned()], typed_pin: true, administer: false, connect_unattended: true };
+        let phone = Phone { permissions: Some(permissions), ..fixtures::phone() };
+        assert_eq!(
+            table(&[phone]),
+            "slot 0  00112233  Pixel  (connected)\n        permits: keys 9A; PIN typed here; no administration; connects \
+             unattended\n"
+        );
     }
 }

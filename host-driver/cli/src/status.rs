@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use pocketcard_ipc::control::{Client, DriverState, SlotStatus, Status, Transport};
+use pocketcard_ipc::control::{Client, DriverState, PinPlace, Refusal, SlotStatus, Status, Transport};
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::phones::link;
+use crate::refusal;
 use crate::terminal::print;
 use crate::watch;
 
@@ -22,11 +23,20 @@ JSON (later releases add fields, and rename or remove none):
     card_present, powered, pin_verified
     pin_tries_left  null while no card is there
     snapshot_age_s  seconds since what the card says to everybody was read; null if it is not held
+    pin_entry       \"keyboard\" or \"phone\"
+    waiting         null, or why the phone holds a command back: \"approval\", \"pin_entry\", \"key_generation\",
+                    \"locked\", \"busy\"
+    last_refusal    null, or what the phone refused last and has granted nothing since: key (hexadecimal, or null), ago_s,
+                    reason (\"key_not_permitted\", \"typed_pin_not_permitted\", \"administration_not_permitted\",
+                    \"denied\", \"unanswered\", \"too_many_denials\", \"pin_blocked\", \"last_try_kept\",
+                    \"connection_not_confirmed\", \"cancelled\")
     phone           null, or an entry of `pocketcard phones --json`:
       id, name, slot, address, software, card_name
       link          {\"state\": \"connected\", \"connecting\", \"disconnected\" (with \"reason\")
                     or \"version_mismatch\" (with \"ours\", \"theirs\", \"update\")}
       transport     null without a link; else {\"kind\": \"stream\", \"l2cap\", or \"gatt\" with \"mtu\", its ATT MTU}
+      permissions   null until the phone has said; else keys (a list, hexadecimal), typed_pin, administer,
+                    connect_unattended
 With --watch, one object a line: first {\"reply\": \"status\", and the fields above}, then
   {\"reply\": \"event\", \"event\": \"card_present\", \"slot\": 0} and the like; ignore events you do not know.";
 
@@ -105,10 +115,36 @@ fn line(slot: &SlotStatus) -> String {
     } else if slot.phone.is_some() {
         parts.push("no card".to_owned());
     }
+    if slot.pin_entry == PinPlace::Phone {
+        parts.push("PIN entry on the phone".to_owned());
+    }
     if slot.driver == DriverState::Absent {
         parts.push("pcscd is away or has not loaded the driver".to_owned());
     }
-    format!("slot {}  {}\n", slot.slot, parts.join(", "))
+    let mut text = format!("slot {}  {}\n", slot.slot, parts.join(", "));
+    if let Some(reason) = &slot.waiting {
+        let what = waiting(reason);
+        text.push_str(&format!(
+            "        a program waits for {what}; `pocketcard cancel --slot {}` gives up\n",
+            slot.slot
+        ));
+    }
+    if let Some(Refusal { reason, key, ago_s }) = &slot.last_refusal {
+        let words = refusal::words(*reason, key.as_deref());
+        text.push_str(&format!("        refused {} ago: {words}\n", age(*ago_s)));
+    }
+    text
+}
+
+/// What a phone waits for, from the reason that the daemon tells.
+pub(crate) fn waiting(reason: &str) -> &'static str {
+    match reason {
+        "approval" => "an approval on the phone",
+        "pin_entry" => "the PIN to be entered on the phone",
+        "key_generation" => "a key to be made",
+        "locked" => "the phone to be unlocked",
+        _ => "the phone, which is busy",
+    }
 }
 
 /// So many seconds, in the largest unit of which there is one.
@@ -124,17 +160,59 @@ fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pocketcard_ipc::control::{BluetoothState, BluetoothStatus, LinkState, Phone};
+    use pocketcard_ipc::control::{BluetoothState, BluetoothStatus, LinkState, Permissions, Phone, RefusalReason};
 
     use super::*;
     use crate::fixtures;
+
+    fn denied() -> Refusal {
+        Refusal { reason: RefusalReason::Denied, key: Some("9A".to_owned()), ago_s: 7 }
+    }
+
+    #[test]
+    fn a_card_that_left_a_blocked_pin_and_a_denial_are_told_apart() {
+        let phone = Some(fixtures::phone());
+        let left = SlotStatus { phone: phone.clone(), ..fixtures::slot() };
+        let there = SlotStatus { phone, card_present: true, ..fixtures::slot() };
+        let blocked = Refusal { reason: RefusalReason::PinBlocked, key: Some("80".to_owned()), ago_s: 0 };
+        let blocked = SlotStatus { pin_tries_left: Some(0), last_refusal: Some(blocked), ..there.clone() };
+        let denied = SlotStatus { pin_tries_left: Some(3), last_refusal: Some(denied()), ..there.clone() };
+        let waits = SlotStatus { waiting: Some("pin_entry".to_owned()), pin_entry: PinPlace::Phone, ..there };
+        assert_eq!(line(&left), "slot 0  Pixel (connected), no card\n");
+        assert_eq!(
+            line(&blocked),
+            "slot 0  Pixel (connected), card present, PIN blocked\n        refused 0 s ago: the PIN is blocked: no tries are \
+             left. Set a new one on the phone\n"
+        );
+        assert_eq!(
+            line(&denied),
+            "slot 0  Pixel (connected), card present, 3 PIN tries left\n        refused 7 s ago: its owner denied the use of \
+             key 9A\n"
+        );
+        assert_eq!(
+            line(&waits),
+            "slot 0  Pixel (connected), card present, PIN entry on the phone\n        a program waits for the PIN to be \
+             entered on the phone; `pocketcard cancel --slot 0` gives up\n"
+        );
+    }
 
     #[test]
     fn the_json_is_what_the_help_says() {
         let link = LinkState::Disconnected { reason: None };
         let transport = Some(Transport::Gatt { mtu: 517 });
-        let phone = Phone { id: "00".to_owned(), link, transport, ..fixtures::phone() };
-        let slot = SlotStatus { phone: Some(phone), ..fixtures::slot() };
+        let permissions = Some(Permissions {
+            keys: vec!["9A".to_owned()],
+            typed_pin: true,
+            administer: false,
+            connect_unattended: true,
+        });
+        let phone = Phone { id: "00".to_owned(), link, transport, permissions, ..fixtures::phone() };
+        let slot = SlotStatus {
+            phone: Some(phone),
+            waiting: Some("pin_entry".to_owned()),
+            last_refusal: Some(denied()),
+            ..fixtures::slot()
+        };
         let status = Status {
             software: "pocketcardd 1".to_owned(),
             host_id: "ff".to_owned(),
@@ -156,11 +234,15 @@ mod tests {
                 "bluetooth": { "state": "working", "adapter": "hci0", "message": null },
                 "slots": [{
                     "slot": 0, "driver": "waiting", "card_present": false, "powered": false, "pin_verified": false,
-                    "pin_tries_left": null, "snapshot_age_s": null,
+                    "pin_tries_left": null, "snapshot_age_s": null, "pin_entry": "keyboard", "waiting": "pin_entry",
+                    "last_refusal": { "reason": "denied", "key": "9A", "ago_s": 7 },
                     "phone": {
                         "id": "00", "name": "Pixel", "slot": 0, "address": null, "software": null, "card_name": null,
                         "link": { "state": "disconnected", "reason": null },
                         "transport": { "kind": "gatt", "mtu": 517 },
+                        "permissions": {
+                            "keys": ["9A"], "typed_pin": true, "administer": false, "connect_unattended": true,
+                        },
                     },
                 }],
             })

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use pocketcard_ipc::control::{Client, Event, Reply};
 
 use crate::failure::Failure;
-use crate::status::screen;
+use crate::phones::short;
+use crate::refusal;
+use crate::status::{screen, waiting};
 use crate::terminal::{end_with_reader, print};
 
 /// How many past events the screen shows.
@@ -64,7 +66,14 @@ fn words(event: &Event) -> String {
         Event::PhoneDisconnected { name, slot, reason, .. } => format!("slot {slot}: {name} disconnected: {reason}"),
         Event::CardPresent { slot } => format!("slot {slot}: card inserted"),
         Event::CardAbsent { slot } => format!("slot {slot}: card removed"),
-        Event::Pending { slot, reason } => format!("slot {slot}: waiting for the phone: {reason}"),
+        Event::Pending { slot, reason } => format!("slot {slot}: waiting for {}", waiting(reason)),
+        Event::PendingOver { slot } => format!("slot {slot}: the phone has answered, or was given up"),
+        Event::Refused { slot, reason, key } => {
+            format!("slot {slot}: refused: {}", refusal::words(*reason, key.as_deref()))
+        }
+        Event::PermissionsChanged { phone, permissions } => {
+            format!("phone {} permits: {}", short(phone), refusal::permitted(permissions))
+        }
         Event::Driver { slot, connected: true } => format!("slot {slot}: pcscd's driver is there"),
         Event::Driver { slot, connected: false } => format!("slot {slot}: pcscd's driver left"),
         Event::PhonePaired { phone } => format!("slot {}: {} paired", phone.slot, phone.name),

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pocketcard_ipc::Address;
+use pocketcard_ipc::control::PinPlace;
 use pocketcard_ipc::driver::DeviceName;
 use pocketcard_protocol::messages::peer_name;
 use serde::Deserialize;
@@ -17,7 +18,11 @@ use serde::Deserialize;
 /// control_socket = "/run/pocketcard/control.sock"
 /// reader_slots = 4            # as in the DEVICENAME of the driver's reader.conf
 /// host_name = "my laptop"     # as phones show it; the computer's name if absent
-/// pin_entry = "keyboard"
+/// pin_entry = "keyboard"      # or "phone": the reader has a PIN pad, and programs ask for no PIN
+///
+/// [[slot]]                    # what is different in one slot
+/// number = 1
+/// pin_entry = "phone"
 ///
 /// [bluetooth]                 # phones over Bluetooth LE
 /// enabled = true              # false by default if `dev`
@@ -40,8 +45,10 @@ pub struct Config {
     pub reader_slots: u8,
     /// This computer's name, as phones show it.
     pub host_name: Option<String>,
-    /// Where a PIN is typed.
-    pub pin_entry: PinEntry,
+    /// Where a PIN is entered.
+    pub pin_entry: PinPlace,
+    /// What is different in single slots.
+    pub slot: Vec<SlotConfig>,
     /// A private test environment: only this process's own user is let in, by either socket.
     pub dev: bool,
     /// Whether a pairing may name an address that is not listed under `link`. By default only with `dev`.
@@ -76,15 +83,14 @@ pub struct StreamLink {
     pub address: Address,
 }
 
-/// Where a PIN is typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PinEntry {
-    /// At the computer, as with any reader.
-    #[default]
-    Keyboard,
-    /// At the phone. Not available yet.
-    Phone,
+/// One entry of `[[slot]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotConfig {
+    /// Which slot, from 0.
+    pub number: u32,
+    /// Where a PIN is entered; as everywhere, by default.
+    pub pin_entry: Option<PinPlace>,
 }
 
 /// Why a configuration cannot be used.
@@ -122,9 +128,12 @@ pub enum ConfigError {
     /// The number of slots is out of range.
     #[error("`reader_slots` must be 1 to {}", DeviceName::MAX_SLOTS)]
     Slots,
-    /// `pin_entry = "phone"`.
-    #[error("`pin_entry = \"phone\"` is not available yet; use \"keyboard\"")]
-    PinEntry,
+    /// An entry of `[[slot]]` names a slot that the reader does not have.
+    #[error("the slot {0} does not exist; the reader's slots are 0 to `reader_slots` less one")]
+    NoSuchSlot(u32),
+    /// Two entries of `[[slot]]` name the same slot.
+    #[error("the slot {0} is listed twice")]
+    DoubleSlot(u32),
     /// The name is empty once control characters are taken out.
     #[error("`host_name` is empty")]
     HostName,
@@ -141,7 +150,8 @@ impl Default for Config {
             control_socket: "/run/pocketcard/control.sock".into(),
             reader_slots: 4,
             host_name: None,
-            pin_entry: PinEntry::Keyboard,
+            pin_entry: PinPlace::Keyboard,
+            slot: Vec::new(),
             dev: false,
             allow_connect: None,
             driver_uids: Vec::new(),
@@ -185,8 +195,13 @@ impl Config {
         if self.reader_slots == 0 || self.reader_slots > DeviceName::MAX_SLOTS {
             return Err(ConfigError::Slots);
         }
-        if self.pin_entry == PinEntry::Phone {
-            return Err(ConfigError::PinEntry);
+        for (index, slot) in self.slot.iter().enumerate() {
+            if slot.number >= u32::from(self.reader_slots) {
+                return Err(ConfigError::NoSuchSlot(slot.number));
+            }
+            if self.slot.iter().take(index).any(|other| other.number == slot.number) {
+                return Err(ConfigError::DoubleSlot(slot.number));
+            }
         }
         if self.host_name.as_deref().is_some_and(|name| peer_name(name).is_empty()) {
             return Err(ConfigError::HostName);
@@ -197,6 +212,12 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Where a PIN for a slot is entered.
+    pub(crate) fn pin_place(&self, slot: u32) -> PinPlace {
+        let own = self.slot.iter().find(|entry| entry.number == slot).and_then(|entry| entry.pin_entry);
+        own.unwrap_or(self.pin_entry)
     }
 
     /// This computer's name as phones show it.
@@ -245,7 +266,9 @@ mod tests {
             ("reader_slots = 0", "`reader_slots` must be 1 to 16"),
             ("reader_slots = 17", "`reader_slots` must be 1 to 16"),
             ("state_dir = 'var'", "`state_dir` must be an absolute path"),
-            ("pin_entry = 'phone'", "not available yet"),
+            ("[[slot]]\nnumber = 4", "slot 4 does not exist"),
+            ("[[slot]]\nnumber = 1\n[[slot]]\nnumber = 1", "listed twice"),
+            ("[[slot]]\npin_entry = 'phone'", "missing field `number`"),
             ("pin_entry = 'card'", "unknown variant `card`"),
             ("host_name = \"\\u0007\"", "`host_name` is empty"),
             ("[[link]]\naddress = 'tcp:192.0.2.1:1'", "must be on the loopback interface"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pocketcard_ipc::VERSION;
+use pocketcard_ipc::control::PinPlace;
 use pocketcard_ipc::driver::{FrameBuffer, Reply, Request, Role, Verdict};
 use tokio::net::UnixStream;
 
@@ -72,7 +73,8 @@ fn greet(hub: &Hub, buffer: &mut FrameBuffer, outbox: &Outbox) -> Option<(Role, 
         Some(_) => Verdict::Accepted,
     };
     let mut reply = Vec::new();
-    Reply::Hello { version: VERSION, verdict }.encode(&mut reply).ok()?;
+    let pin_pad = found.is_some_and(|slot| slot.pin_place == PinPlace::Phone);
+    Reply::Hello { version: VERSION, verdict, pin_pad }.encode(&mut reply).ok()?;
     outbox.send(&reply);
     match verdict {
         Verdict::Accepted => found.map(|slot| (role, Arc::clone(slot))),

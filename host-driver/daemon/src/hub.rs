@@ -72,7 +72,7 @@ impl Hub {
         let snapshots = Snapshots::open(store.folder());
         let (events, _) = broadcast::channel(EVENTS);
         let slots = (0..u32::from(config.reader_slots))
-            .map(|number| Arc::new(Slot::new(number, Clock, events.clone())))
+            .map(|number| Arc::new(Slot::new(number, config.pin_place(number), Clock, events.clone())))
             .collect();
         Ok(Arc::new(Self {
             name: config.shown_name(),
@@ -138,11 +138,7 @@ impl Hub {
         let taken_by = |slot: u32| phones.values().find(|entry| entry.record.slot == slot);
         let count = u32::from(self.config.reader_slots);
         match wanted {
-            Some(slot) if slot >= count => Err(Failure {
-                code: ErrorCode::SlotTaken,
-                message: format!("the reader has no slot {slot}; its slots are 0 to {}", count - 1),
-                advice: Some("name one of those, or raise `reader_slots` in the daemon's configuration and in the driver's DEVICENAME".into()),
-            }),
+            Some(slot) if slot >= count => Err(self.no_such_slot(slot)),
             Some(slot) => match taken_by(slot) {
                 Some(entry) => Err(Failure {
                     code: ErrorCode::SlotTaken,
@@ -154,8 +150,22 @@ impl Hub {
             None => (0..count).find(|slot| taken_by(*slot).is_none()).ok_or_else(|| Failure {
                 code: ErrorCode::TableFull,
                 message: format!("every one of the {count} slots has a phone"),
-                advice: Some("forget one first (`pocketcard phones`, `pocketcard forget NAME`), or raise `reader_slots`".into()),
+                advice: Some(
+                    "forget one first (`pocketcard phones`, `pocketcard forget NAME`), or raise `reader_slots`".into(),
+                ),
             }),
+        }
+    }
+
+    fn no_such_slot(&self, slot: u32) -> Failure {
+        let last = u32::from(self.config.reader_slots).saturating_sub(1);
+        Failure {
+            code: ErrorCode::SlotTaken,
+            message: format!("the reader has no slot {slot}; its slots are 0 to {last}"),
+            advice: Some(
+                "name one of those, or raise `reader_slots` in the daemon's configuration and in the driver's DEVICENAME"
+                    .into(),
+            ),
         }
     }
 
@@ -218,6 +228,30 @@ impl Hub {
         Ok(())
     }
 
+    /// Gives up what a program waits for: in the slot of a phone, in a slot, or in the only one where one waits.
+    pub(crate) fn cancel(&self, phone: Option<&str>, slot: Option<u32>) -> Result<(), Failure> {
+        let slot = match (phone, slot) {
+            (Some(phone), _) => {
+                let peer = self.find(phone)?;
+                locked(&self.phones).get(&peer).and_then(|entry| self.slot(entry.record.slot))
+            }
+            (None, Some(number)) => Some(self.slot(number).ok_or_else(|| self.no_such_slot(number))?),
+            (None, None) => {
+                let mut busy = self.slots.iter().filter(|slot| slot.is_busy());
+                let first = busy.next();
+                if busy.next().is_some() {
+                    return Err(Failure {
+                        code: ErrorCode::AmbiguousPhone,
+                        message: "programs wait for several phones".into(),
+                        advice: Some("name one: `pocketcard cancel PHONE` or `--slot N`".into()),
+                    });
+                }
+                first
+            }
+        };
+        if slot.is_some_and(|slot| slot.cancel()) { Ok(()) } else { Err(nothing_under_way()) }
+    }
+
     pub(crate) fn phones(&self) -> Vec<Phone> {
         let mut phones: Vec<Phone> = locked(&self.phones).values().map(|entry| self.phone(&entry.record)).collect();
         phones.sort_by_key(|phone| phone.slot);
@@ -265,6 +299,9 @@ impl Hub {
                 pin_verified: view.security.pin_verified,
                 pin_tries_left: view.security.pin_tries_left,
                 snapshot_age_s: view.snapshot_age.map(|age| age.as_secs()),
+                pin_entry: slot.pin_place,
+                waiting: view.waiting.map(str::to_owned),
+                last_refusal: view.last_refusal,
                 phone,
             }
         });
@@ -290,11 +327,11 @@ impl Hub {
 
     fn phone(&self, record: &Record) -> Phone {
         let view = self.slot(record.slot).map(|slot| slot.view());
-        let (link, transport, software, card_name) = match view {
-            Some(view) => (view.link, view.transport, view.software, view.card_name),
+        let (link, transport, software, card_name, permissions) = match view {
+            Some(view) => (view.link, view.transport, view.software, view.card_name, view.permissions),
             None => {
                 let reason = format!("its slot {} does not exist any more; raise `reader_slots`", record.slot);
-                (LinkState::Disconnected { reason: Some(reason) }, None, None, None)
+                (LinkState::Disconnected { reason: Some(reason) }, None, None, None, None)
             }
         };
         Phone {
@@ -306,6 +343,7 @@ impl Hub {
             transport,
             software,
             card_name,
+            permissions,
         }
     }
 
@@ -399,6 +437,14 @@ impl Hub {
                 advice: Some("name one by its id: `pocketcard phones` lists them".into()),
             }),
         }
+    }
+}
+
+fn nothing_under_way() -> Failure {
+    Failure {
+        code: ErrorCode::NothingUnderWay,
+        message: "no program waits for the phone".into(),
+        advice: Some("`pocketcard status` shows what each slot does".into()),
     }
 }
 

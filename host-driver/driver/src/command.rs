@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ifd_handler::{Atr, Error, PowerAction, ResponseBuffer};
-use pocketcard_ipc::driver::{self, DeviceName, Failure, Reply, Request, Role};
+use pocketcard_ipc::driver::{self, DeviceName, Failure, PIN_ENTRY_MARGIN, PinEntry, Reply, Request, Role};
 
 use crate::connection::{Connection, ConnectionError};
+use crate::pin_pad;
 
 /// For the daemon to answer a power action. It does so from memory; all PC/SC clients may be waiting.
 const POWER_LIMIT: Duration = Duration::from_secs(2);
@@ -87,9 +88,7 @@ impl CommandLine {
         let Some(connection) = guard.as_mut() else { return Err(Error::CardAbsent) };
         let outcome = match exchange(connection, &Request::Transmit { apdu: command }, TRANSMIT_LIMIT) {
             Ok(Reply::Response { apdu }) => response.write(apdu),
-            Ok(Reply::Failed { failure: Failure::TimedOut }) => Err(Error::TimedOut),
-            Ok(Reply::Failed { failure: Failure::NotPresent }) => Err(Error::CardAbsent),
-            Ok(Reply::Failed { failure: Failure::BadRequest | Failure::Unsupported }) => Err(Error::Communication),
+            Ok(Reply::Failed { failure }) => Err(error_of(failure)),
             // The connection is the card's power, so without it the card is gone.
             Ok(_) | Err(_) => {
                 self.drop_connection(&mut guard);
@@ -98,6 +97,26 @@ impl CommandLine {
         };
         connection.forget();
         outcome
+    }
+
+    /// Has the owner enter a PIN on the phone and writes the status word, after as long as the owner has and twice the
+    /// margin at most: no program is kept waiting by a daemon that hangs.
+    pub(crate) fn enter_pin(&self, entry: PinEntry, output: &mut ResponseBuffer<'_>) -> Result<(), Error> {
+        let mut guard = locked(&self.connection);
+        let Some(connection) = guard.as_mut() else { return Err(Error::CardAbsent) };
+        let limit = entry.time_limit() + PIN_ENTRY_MARGIN * 2;
+        match exchange(connection, &Request::PinEntry(entry), limit) {
+            Ok(Reply::Response { apdu }) if apdu.len() == 2 => output.write(apdu),
+            Ok(Reply::Failed { failure }) => Err(error_of(failure)),
+            Err(ConnectionError::TimedOut) => {
+                self.drop_connection(&mut guard);
+                output.write(&pin_pad::TIMED_OUT)
+            }
+            Ok(_) | Err(_) => {
+                self.drop_connection(&mut guard);
+                Err(Error::CardAbsent)
+            }
+        }
     }
 
     /// Ends a command that is under way on another thread, and everything after it.
@@ -126,6 +145,14 @@ impl CommandLine {
     }
 }
 
+fn error_of(failure: Failure) -> Error {
+    match failure {
+        Failure::TimedOut => Error::TimedOut,
+        Failure::NotPresent => Error::CardAbsent,
+        Failure::BadRequest | Failure::Unsupported | Failure::Cancelled => Error::Communication,
+    }
+}
+
 fn exchange<'a>(
     connection: &'a mut Connection,
     request: &Request<'_>,
@@ -144,6 +171,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::mem::MaybeUninit;
     use std::time::Instant;
+
+    use pocketcard_ipc::driver::PinOperation;
 
     use super::*;
     use crate::fake_daemon::FakeDaemon;
@@ -217,7 +246,9 @@ mod tests {
         let daemon = FakeDaemon::serve(|connection| {
             connection.hello();
             connection.answer(&Reply::Powered { atr: &ATR });
-            for failure in [Failure::TimedOut, Failure::NotPresent, Failure::BadRequest, Failure::Unsupported] {
+            for failure in
+                [Failure::TimedOut, Failure::NotPresent, Failure::BadRequest, Failure::Unsupported, Failure::Cancelled]
+            {
                 connection.answer(&Reply::Failed { failure });
             }
             connection.answer(&Reply::Response { apdu: &[0; 17] });
@@ -226,12 +257,53 @@ mod tests {
         });
         let line = CommandLine::new();
         line.power(daemon.name(), 0, 1, PowerAction::Up).unwrap();
-        for error in
-            [Error::TimedOut, Error::CardAbsent, Error::Communication, Error::Communication, Error::InsufficientBuffer]
-        {
+        use Error::{CardAbsent, Communication, InsufficientBuffer, TimedOut};
+        for error in [TimedOut, CardAbsent, Communication, Communication, Communication, InsufficientBuffer] {
             assert_eq!(transmit(&line), Err(error));
         }
         line.power_down();
         assert_eq!(line.power(daemon.name(), 0, 1, PowerAction::Up), Err(Error::CardAbsent));
+    }
+
+    fn enter_pin(line: &CommandLine, seconds: u64) -> Result<Vec<u8>, Error> {
+        let entry = PinEntry::new(PinOperation::Verify, 0x80, Some(Duration::from_secs(seconds))).unwrap();
+        let mut memory = [MaybeUninit::new(0); 16];
+        let mut output = ResponseBuffer::new(&mut memory);
+        line.enter_pin(entry, &mut output)?;
+        Ok(output.as_slice().to_vec())
+    }
+
+    #[test]
+    fn a_pin_entry_is_answered_with_a_status_word_and_nothing_else() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.answer(&Reply::Powered { atr: &ATR });
+            connection.answer(&Reply::Response { apdu: &[0x63, 0xC2] });
+            connection.answer(&Reply::Failed { failure: Failure::Unsupported });
+            connection.answer(&Reply::Response { apdu: &[0, 0x90, 0] });
+        });
+        let line = CommandLine::new();
+        assert_eq!(enter_pin(&line, 1), Err(Error::CardAbsent), "nothing was powered up");
+        line.power(daemon.name(), 0, 1, PowerAction::Up).unwrap();
+        assert_eq!(enter_pin(&line, 1), Ok(vec![0x63, 0xC2]));
+        assert_eq!(enter_pin(&line, 1), Err(Error::Communication));
+        assert_eq!(enter_pin(&line, 1), Err(Error::CardAbsent), "data is no answer to a PIN entry");
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_cannot_hold_a_pin_entry() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello();
+            connection.answer(&Reply::Powered { atr: &ATR });
+            connection.request();
+            connection.request();
+        });
+        let line = CommandLine::new();
+        line.power(daemon.name(), 0, 1, PowerAction::Up).unwrap();
+        let begin = Instant::now();
+        assert_eq!(enter_pin(&line, 1), Ok(vec![0x64, 0x00]));
+        let elapsed = begin.elapsed();
+        assert!(elapsed >= Duration::from_secs(4) && elapsed < Duration::from_secs(6), "{elapsed:?}");
+        assert_eq!(transmit(&line), Err(Error::CardAbsent), "the card lost its power");
     }
 }

@@ -66,6 +66,7 @@ pub(crate) struct Connection {
     stream: UnixStream,
     incoming: FrameBuffer,
     outgoing: Vec<u8>,
+    pin_pad: bool,
     /// What the kernel was told last; a command and its answer need not tell it anew.
     read_limit: Option<Duration>,
 }
@@ -83,17 +84,26 @@ impl Connection {
             return Err(ConnectionError::Stranger { user: peer.user.0 });
         }
         stream.set_write_timeout(Some(SEND_LIMIT))?;
-        let mut connection = Self { stream, incoming: FrameBuffer::new(), outgoing: Vec::new(), read_limit: None };
+        let mut connection =
+            Self { stream, incoming: FrameBuffer::new(), outgoing: Vec::new(), pin_pad: false, read_limit: None };
         connection.send(&Request::hello(role, slot))?;
         match connection.receive(HELLO_LIMIT)? {
             Reply::Hello { version, .. } if version != VERSION => {
                 let mismatch = VersionMismatch { ours: VERSION, theirs: version };
                 Err(ConnectionError::Version { ours: VERSION, theirs: version, update: mismatch.update() })
             }
-            Reply::Hello { verdict: Verdict::Accepted, .. } => Ok(connection),
+            Reply::Hello { verdict: Verdict::Accepted, pin_pad, .. } => {
+                connection.pin_pad = pin_pad;
+                Ok(connection)
+            }
             Reply::Hello { verdict: Verdict::NoSuchSlot, .. } => Err(ConnectionError::NoSuchSlot { slot }),
             _ => Err(ConnectionError::Protocol),
         }
+    }
+
+    /// Whether the daemon has the slot's PINs entered on the phone.
+    pub(crate) fn has_pin_pad(&self) -> bool {
+        self.pin_pad
     }
 
     /// Another handle of the same socket, to wait for it or to end it from another thread.

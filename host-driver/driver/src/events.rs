@@ -30,6 +30,8 @@ pub(crate) struct Events {
     connection: Option<Connected>,
     card: Option<Card>,
     insertions: u64,
+    /// As the daemon said last, which may have been another daemon. Until then, as before there were PIN pads.
+    pin_pad: bool,
     pause: Duration,
     next_attempt: Instant,
     /// The last trouble that was reported, so that it is reported once.
@@ -59,6 +61,7 @@ impl Events {
             connection: None,
             card: None,
             insertions: 0,
+            pin_pad: false,
             pause: FIRST_PAUSE,
             next_attempt: Instant::now(),
             reported: None,
@@ -73,6 +76,12 @@ impl Events {
         }
         self.drain(name);
         self.card.map_or(Presence::Absent, |card| Presence::Present(card.insertion))
+    }
+
+    /// Whether the reader has a PIN pad. Never blocks, except for a fresh connection.
+    pub(crate) fn has_pin_pad(&mut self, name: &DeviceName, slot: u32) -> bool {
+        self.presence(name, slot);
+        self.pin_pad
     }
 
     /// The daemon's number of a card, if it is the one in the slot.
@@ -125,11 +134,12 @@ impl Events {
     fn try_connect(&mut self, name: &DeviceName, slot: u32) -> Result<(), ConnectionError> {
         let mut connection = Connection::open(name, Role::Events, slot)?;
         // The state comes right behind the greeting, so that a card that is there is there from the first look on.
-        let Reply::Presence(presence) = connection.receive(HELLO_LIMIT)? else {
+        let Reply::Presence(driver::Presence { present, generation, .. }) = connection.receive(HELLO_LIMIT)? else {
             return Err(ConnectionError::Protocol);
         };
         self.card = None;
-        self.adopt(presence.present, presence.generation);
+        self.adopt(present, generation);
+        self.pin_pad = connection.has_pin_pad();
         let socket = Arc::new(connection.handle()?);
         self.connection = Some(Connected { connection, socket, since: Instant::now() });
         Ok(())
@@ -287,6 +297,27 @@ mod tests {
     }
 
     #[test]
+    fn the_pin_pad_comes_and_goes_with_the_daemons_configuration() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello_with(connection.number == 0);
+            connection.push(&empty());
+            connection.step();
+        });
+        let missing: DeviceName = "/nonexistent/driver:1:dev".parse().unwrap();
+        let mut events = Events::new();
+        assert!(!events.has_pin_pad(&missing, 0), "no daemon has said so yet");
+        events.expect_daemon();
+        assert!(events.has_pin_pad(daemon.name(), 0), "a daemon that comes later counts from its first word on");
+        daemon.go_on();
+        daemon.wait_closed(1);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while events.has_pin_pad(daemon.name(), 0) {
+            assert!(Instant::now() < deadline, "the restarted daemon is not believed");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
     fn trouble_is_named_once_and_leaves_the_slot_empty() {
         let missing: DeviceName = "/nonexistent/driver:1:dev".parse().unwrap();
         let mut events = Events::new();
@@ -294,7 +325,7 @@ mod tests {
         assert!(events.pause() > Duration::ZERO, "the next attempt waits");
         let newer = FakeDaemon::serve(|connection| {
             connection.request();
-            connection.push(&Reply::Hello { version: 99, verdict: driver::Verdict::Version });
+            connection.push(&Reply::Hello { version: 99, verdict: driver::Verdict::Version, pin_pad: false });
         });
         let mut events = Events::new();
         assert_eq!(events.presence(newer.name(), 0), Presence::Absent);
@@ -302,7 +333,7 @@ mod tests {
         let fewer = FakeDaemon::serve(|connection| {
             connection.request();
             let version = pocketcard_ipc::VERSION;
-            connection.push(&Reply::Hello { version, verdict: driver::Verdict::NoSuchSlot });
+            connection.push(&Reply::Hello { version, verdict: driver::Verdict::NoSuchSlot, pin_pad: true });
         });
         let mut events = Events::new();
         assert_eq!(events.presence(fewer.name(), 3), Presence::Absent);

@@ -40,6 +40,19 @@ pub(crate) struct FakeConnection {
 impl FakeDaemon {
     /// Runs `script` for each connection, one after the other; its end closes the connection.
     pub(crate) fn serve(script: impl Fn(&mut FakeConnection) + Send + 'static) -> Self {
+        Self::listen(move |connection| connection.run(&script))
+    }
+
+    /// Runs `script` for each connection, beside the others.
+    pub(crate) fn serve_at_once(script: impl Fn(&mut FakeConnection) + Send + Sync + 'static) -> Self {
+        let script = Arc::new(script);
+        Self::listen(move |connection| {
+            let script = Arc::clone(&script);
+            std::thread::spawn(move || connection.run(&*script));
+        })
+    }
+
+    fn listen(serve: impl Fn(FakeConnection) + Send + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("driver");
         let listener = UnixListener::bind(&path).unwrap();
@@ -49,16 +62,13 @@ impl FakeDaemon {
         let shared = Arc::clone(&counts);
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
-                let mut connection = FakeConnection {
+                serve(FakeConnection {
                     number,
                     stream: stream.unwrap(),
                     buffer: FrameBuffer::new(),
                     counts: Arc::clone(&shared),
                     steps: Arc::clone(&receiver),
-                };
-                script(&mut connection);
-                drop(connection);
-                shared.closed.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
         let name = DeviceName::new(&path, NAME_SLOTS, Trust::OwnUser).unwrap();
@@ -72,6 +82,11 @@ impl FakeDaemon {
     /// Lets a script that waits in [`FakeConnection::step`] go on.
     pub(crate) fn go_on(&self) {
         self.steps.send(()).unwrap();
+    }
+
+    /// How many requests came so far, on all connections.
+    pub(crate) fn requests(&self) -> usize {
+        self.counts.requests.load(Ordering::SeqCst)
     }
 
     pub(crate) fn wait_requests(&self, count: usize) {
@@ -92,9 +107,21 @@ fn wait(counter: &AtomicUsize, count: usize) {
 }
 
 impl FakeConnection {
+    fn run(mut self, script: &impl Fn(&mut Self)) {
+        script(&mut self);
+        let counts = Arc::clone(&self.counts);
+        drop(self);
+        counts.closed.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Takes the hello and accepts it.
     pub(crate) fn hello(&mut self) {
-        self.answer(&Reply::Hello { version: VERSION, verdict: Verdict::Accepted });
+        self.hello_with(false);
+    }
+
+    /// - `pin_pad`: whether PINs are entered on the phone.
+    pub(crate) fn hello_with(&mut self, pin_pad: bool) {
+        self.answer(&Reply::Hello { version: VERSION, verdict: Verdict::Accepted, pin_pad });
     }
 
     /// Takes one request and answers it.

@@ -18,6 +18,8 @@ use std::io::Write;
 mod command;
 mod connection;
 mod events;
+#[doc(hidden)] // For the fuzz target.
+pub mod pin_pad;
 mod slot;
 
 #[cfg(test)]

@@ -1,19 +1,14 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ifd_handler::part10::{self, Feature, Property};
+use ifd_handler::part10;
 use ifd_handler::{
     Atr, ControlCode, Device, Error, Insertion, Lun, Notifier, PowerAction, Presence, Reader, ResponseBuffer, Waiter,
 };
-use pocketcard_ipc::driver::DeviceName;
+use pocketcard_ipc::driver::{DeviceName, PinEntry};
 
 use crate::command::CommandLine;
 use crate::events::{self, Events, Woke};
-
-/// Our control code for the reader's properties.
-const TLV_PROPERTIES: ControlCode = part10::control_code(0x12);
-
-/// Most data of one command or response: what an extended APDU can carry.
-const MAX_DATA: u32 = 65_536;
+use crate::pin_pad;
 
 /// One slot of the reader: a phone that may or may not be there.
 #[derive(Debug)]
@@ -27,6 +22,14 @@ pub struct PhoneSlot {
 impl PhoneSlot {
     fn events(&self) -> MutexGuard<'_, Events> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the owner enter a PIN, or refuses the description of it before anybody hears of it.
+    fn enter_pin(&self, entry: Option<PinEntry>, output: &mut ResponseBuffer<'_>) -> Result<(), Error> {
+        match entry {
+            Some(entry) => self.command.enter_pin(entry, output),
+            None => output.write(&pin_pad::REFUSED),
+        }
     }
 }
 
@@ -99,13 +102,15 @@ impl Reader for PhoneSlot {
     }
 
     fn control(&self, code: ControlCode, input: &[u8], output: &mut ResponseBuffer<'_>) -> Result<(), Error> {
-        // Neither takes input. The properties tell OpenSC that extended APDUs pass: without them it cuts everything.
-        let _ = input;
+        let pin_pad = self.events().has_pin_pad(&self.name, self.slot);
         match code {
             part10::GET_FEATURE_REQUEST | part10::GET_FEATURE_REQUEST_WINDOWS => {
-                part10::write_features(&[(Feature::GET_TLV_PROPERTIES, TLV_PROPERTIES)], output)
+                pin_pad::write_features(pin_pad, output)
             }
-            TLV_PROPERTIES => part10::write_properties(&[Property::MaxApduDataSize(MAX_DATA)], output),
+            pin_pad::TLV_PROPERTIES => pin_pad::write_properties(pin_pad, output),
+            pin_pad::PIN_PROPERTIES if pin_pad => pin_pad::write_pin_properties(output),
+            pin_pad::VERIFY_PIN if pin_pad => self.enter_pin(pin_pad::verify(input), output),
+            pin_pad::MODIFY_PIN if pin_pad => self.enter_pin(pin_pad::modify(input), output),
             _ => Err(Error::NotSupported),
         }
     }
@@ -113,5 +118,73 @@ impl Reader for PhoneSlot {
     fn close(&self) {
         self.command.close();
         self.events().close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use pocketcard_ipc::driver::Reply;
+
+    use super::*;
+    use crate::fake_daemon::{FakeConnection, FakeDaemon};
+    use crate::pin_pad::tests::{hostile, opensc_verify};
+
+    fn slot(daemon: &FakeDaemon) -> PhoneSlot {
+        let name = daemon.name().clone();
+        PhoneSlot { name, slot: 0, command: CommandLine::new(), events: Mutex::new(Events::new()) }
+    }
+
+    fn control(slot: &PhoneSlot, code: ControlCode, input: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut memory = [MaybeUninit::new(0); 64];
+        let mut output = ResponseBuffer::new(&mut memory);
+        slot.control(code, input, &mut output)?;
+        Ok(output.as_slice().to_vec())
+    }
+
+    /// The event connection comes first; then, on the command connection, power and one PIN entry.
+    fn serve(pin_pad: bool) -> FakeDaemon {
+        FakeDaemon::serve_at_once(move |connection: &mut FakeConnection| {
+            connection.hello_with(pin_pad);
+            if connection.number == 0 {
+                connection.push(&Reply::Presence(pocketcard_ipc::driver::Presence {
+                    present: true,
+                    generation: 1,
+                    atr: &[0x3B, 0x80],
+                }));
+                connection.step();
+            } else {
+                connection.answer(&Reply::Powered { atr: &[0x3B, 0x80] });
+                connection.answer(&Reply::Response { apdu: &[0x90, 0x00] });
+                connection.request();
+            }
+        })
+    }
+
+    #[test]
+    fn a_hostile_description_is_refused_before_the_daemon_hears_of_it() {
+        let daemon = serve(true);
+        let slot = slot(&daemon);
+        let Presence::Present(card) = slot.presence() else { panic!("no card") };
+        slot.power(card, PowerAction::Up).unwrap();
+        let before = daemon.requests();
+        for (name, code, bytes) in hostile() {
+            assert_eq!(control(&slot, code, &bytes), Ok(vec![0x6B, 0x80]), "{name}");
+        }
+        assert_eq!(daemon.requests(), before);
+        assert_eq!(control(&slot, pin_pad::VERIFY_PIN, &opensc_verify()), Ok(vec![0x90, 0x00]));
+        assert_eq!(daemon.requests(), before + 1);
+    }
+
+    #[test]
+    fn a_reader_without_a_pad_does_not_know_its_codes() {
+        let daemon = serve(false);
+        let slot = slot(&daemon);
+        assert_eq!(control(&slot, part10::GET_FEATURE_REQUEST, &[]).unwrap().len(), 6);
+        for code in [pin_pad::VERIFY_PIN, pin_pad::MODIFY_PIN, pin_pad::PIN_PROPERTIES] {
+            assert_eq!(control(&slot, code, &opensc_verify()), Err(Error::NotSupported));
+        }
+        assert_eq!(daemon.requests(), 1, "only the greeting");
     }
 }

@@ -3,6 +3,7 @@
 use pocketcard_protocol::apdu::Command;
 
 const VERIFY: u8 = 0x20;
+const SELECT: u8 = 0xA4;
 const GET_DATA: u8 = 0xCB;
 const GET_METADATA: u8 = 0xF7;
 const GET_SERIAL: u8 = 0xF8;
@@ -20,6 +21,11 @@ pub(crate) fn may_leave_state(command: &Command) -> bool {
         VERIFY => !command.data().is_empty() || command.p1() != 0,
         _ => true,
     }
+}
+
+/// Whether the owner could have refused `command`: it needs a key, a secret or the right to administer.
+pub(crate) fn is_guarded(command: &Command) -> bool {
+    may_leave_state(command) && command.ins() != SELECT
 }
 
 #[cfg(test)]
@@ -41,7 +47,9 @@ mod tests {
             (&[0x00, 0xDB, 0x3F, 0xFF], true),
             (&[0x80, 0x77, 0x00, 0x00], true),
         ] {
-            assert_eq!(may_leave_state(&Command::parse(bytes).unwrap()), leaves, "{bytes:02x?}");
+            let command = Command::parse(bytes).unwrap();
+            assert_eq!(may_leave_state(&command), leaves, "{bytes:02x?}");
+            assert_eq!(is_guarded(&command), leaves && command.ins() != SELECT, "{bytes:02x?}");
         }
     }
 }

@@ -7,13 +7,20 @@ use pocketcard_protocol::apdu::{Chaining, Step};
 use pocketcard_protocol::link::limits::GRACE_LIMIT;
 use pocketcard_protocol::messages::{self, Body, CardState, Envelope, Opened, SnapshotPage};
 use pocketcard_protocol::snapshot::Snapshot;
+use zeroize::Zeroizing;
 
 use crate::Presence;
 use crate::knowledge::{Security, is_worth_a_snapshot};
 use crate::output::{Failure, FrontError, Output, PowerAction, Reply};
-use crate::session::{Opening, Session};
+use crate::request::PinEntry;
+use crate::session::{Answer, Opening, Session};
 use crate::slot::{self, Slot};
 use crate::snapshot::Loaded;
+
+/// The status word of a PIN entry that nobody made in time.
+const TIMED_OUT: [u8; 2] = [0x64, 0x00];
+/// The status word of a PIN entry that was given up.
+const CANCELLED: [u8; 2] = [0x64, 0x01];
 
 /// What a [`Front`] needs to know from the start.
 #[derive(Debug, Clone)]
@@ -22,13 +29,21 @@ pub struct Config {
     pub software: String,
     /// How long a program waits for the card at most. Below the driver's own limit of 60 s, so that the card is told.
     pub transmit_limit: Duration,
+    /// How much longer a program waits for a PIN than the owner has: for the phone's own answer, which says that nobody
+    /// entered one.
+    pub pin_entry_margin: Duration,
     /// How long the card stays in the slot after its link was lost.
     pub grace: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { software: String::new(), transmit_limit: Duration::from_secs(55), grace: GRACE_LIMIT }
+        Self {
+            software: String::new(),
+            transmit_limit: Duration::from_secs(55),
+            pin_entry_margin: Duration::from_millis(1500),
+            grace: GRACE_LIMIT,
+        }
     }
 }
 
@@ -74,6 +89,11 @@ impl Front {
     /// Name and version of the phone's software, while there is a session.
     pub fn phone_software(&self) -> Option<&str> {
         self.session.software()
+    }
+
+    /// Whether a program waits for the card.
+    pub fn is_busy(&self) -> bool {
+        self.session.is_busy()
     }
 
     /// What the phone said last about its PIN; nothing without a session.
@@ -168,6 +188,29 @@ impl Front {
         self.outputs.extend(transmit.map(Output::Send));
     }
 
+    /// Has the owner enter a PIN on the phone. Exactly one [`Output::Reply`] follows, at once or later, whatever happens: a
+    /// status word, or a failure if the card left or its phone cannot do that.
+    pub fn handle_pin_entry(&mut self, entry: PinEntry, now: Timestamp) {
+        if !self.slot.is_powered() || !self.session.is_ready() {
+            return self.reply(Reply::Failed(Failure::NotPresent));
+        }
+        // As a card does before every command that is no GET RESPONSE.
+        self.chaining.reset();
+        let deadline = now + entry.time_limit + self.config.pin_entry_margin;
+        let message = self.session.enter_pin(entry, deadline);
+        self.outputs.extend(message.map(Output::Send));
+    }
+
+    /// Gives up what is under way, for a person who does not want to wait for the phone: a PIN entry is answered as one
+    /// that was cancelled on the pad. The card is told, and reset. Returns whether anything was under way.
+    pub fn handle_cancel(&mut self, _now: Timestamp) -> bool {
+        let is_busy = self.session.is_busy();
+        if is_busy {
+            self.give_up(CANCELLED, Failure::Cancelled);
+        }
+        is_busy
+    }
+
     /// When [`Front::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         [self.session.deadline(), self.session.grace()].into_iter().flatten().min()
@@ -177,8 +220,7 @@ impl Front {
     /// ready too late is destroyed. Gives up a card whose phone did not come back.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         if self.session.is_overdue(now) {
-            self.outputs.extend(self.session.cancel().map(Output::Send));
-            self.reset_with(Failure::TimedOut);
+            self.give_up(TIMED_OUT, Failure::TimedOut);
         }
         if self.session.grace().is_some_and(|until| until <= now) {
             if self.session.give_up() {
@@ -211,9 +253,25 @@ impl Front {
             }
             Body::SecurityState(state) => self.session.security_state(&state),
             Body::SnapshotPage(page) => self.page(&page),
-            Body::Unsupported(_) => self.session.unsupported(),
+            Body::Unsupported(_) => {
+                if self.session.unsupported()? {
+                    self.reply(Reply::Failed(Failure::Unsupported));
+                }
+                Ok(())
+            }
             // For the person at the computer; no program learns of them.
-            Body::Refused(_) | Body::Permissions(_) => Ok(()),
+            Body::Refused(refused) => {
+                if let Some(reason) = self.session.refused(&refused)? {
+                    let key_reference = u8::try_from(refused.key_reference).map_err(|_| FrontError::Malformed)?;
+                    self.outputs.push_back(Output::Refused { reason, key_reference });
+                }
+                Ok(())
+            }
+            Body::Permissions(permissions) => {
+                self.session.check_open()?;
+                self.outputs.push_back(Output::Permissions(permissions));
+                Ok(())
+            }
             // The link handles these itself.
             Body::Ping(_) | Body::Pong(_) | Body::Close(_) => Ok(()),
             _ => Err(FrontError::OutOfOrder),
@@ -246,10 +304,14 @@ impl Front {
     }
 
     fn response(&mut self, mut response: messages::Response) -> Result<(), FrontError> {
-        if let Some(response) = self.session.response(&mut response)? {
-            let window = self.chaining.respond(response);
-            self.reply(Reply::Response(window));
+        let Some(Answer { response, to_pin_entry, granted }) = self.session.response(&mut response)? else {
+            return Ok(());
+        };
+        if granted {
+            self.outputs.push_back(Output::Granted);
         }
+        let answer = if to_pin_entry { response.into_bytes() } else { self.chaining.respond(response) };
+        self.reply(Reply::Response(answer));
         Ok(())
     }
 
@@ -283,17 +345,29 @@ impl Front {
     }
 
     fn reset(&mut self) {
-        self.reset_with(Failure::NotPresent);
+        self.reset_with(|| Reply::Failed(Failure::NotPresent));
     }
 
-    /// Ends what belongs to the programs until now, on this side and on the card; a command under way ends with
-    /// `failure`.
-    fn reset_with(&mut self, failure: Failure) {
+    /// Cancels what is under way, and resets the card, so that whatever is ready too late is destroyed.
+    ///
+    /// - `status`: what a PIN entry is answered with.
+    /// - `failure`: what any other command ends with.
+    fn give_up(&mut self, status: [u8; 2], failure: Failure) {
+        let entering_pin = self.session.is_entering_pin();
+        self.outputs.extend(self.session.cancel().map(Output::Send));
+        self.reset_with(|| match entering_pin {
+            true => Reply::Response(Zeroizing::new(status.to_vec())),
+            false => Reply::Failed(failure),
+        });
+    }
+
+    /// Ends what belongs to the programs until now, on this side and on the card; a command under way ends with `reply`.
+    fn reset_with(&mut self, reply: impl FnOnce() -> Reply) {
         self.chaining.reset();
         let reset = self.session.reset();
         self.outputs.extend(reset.message.map(Output::Send));
         if reset.cancelled {
-            self.reply(Reply::Failed(failure));
+            self.reply(reply());
         }
     }
 

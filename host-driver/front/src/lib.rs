@@ -22,6 +22,7 @@ mod snapshot;
 pub use front::{Config, Front};
 pub use knowledge::Security;
 pub use output::{Failure, FrontError, Output, PowerAction, Reply};
+pub use request::PinEntry;
 
 /// What is in the slot, as programs see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pocketcard_protocol::messages::{Envelope, PendingReason};
+use pocketcard_protocol::messages::{Envelope, PendingReason, Permissions, RefusalReason};
 use pocketcard_protocol::snapshot::Snapshot;
 use zeroize::Zeroizing;
 
@@ -26,6 +26,10 @@ pub enum Failure {
     NotPresent,
     /// The card took too long; it has been reset.
     TimedOut,
+    /// Somebody gave the command up; the card has been reset.
+    Cancelled,
+    /// The phone does not know how to have a PIN entered.
+    Unsupported,
 }
 
 /// What a program gets for its command.
@@ -49,6 +53,17 @@ pub enum Output {
     Presence(Presence),
     /// Tell the owner that the phone holds the command back.
     Pending(PendingReason),
+    /// Tell the owner that the phone refuses the command under way, and why. Its response follows.
+    Refused {
+        /// Why.
+        reason: RefusalReason,
+        /// Key or secret that it was about; 0 if about none.
+        key_reference: u8,
+    },
+    /// Something that the owner could have refused succeeded; its response follows.
+    Granted,
+    /// What the owner permits this host.
+    Permissions(Permissions),
     /// What the phone says to everybody was loaded; it may be kept for [`Front::offer_snapshot`].
     ///
     /// [`Front::offer_snapshot`]: crate::Front::offer_snapshot

@@ -4,31 +4,73 @@ use std::fmt;
 
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::apdu::Command;
-use pocketcard_protocol::messages::{Envelope, Transmit};
+use pocketcard_protocol::messages::{self, Envelope, PinOperation, Transmit};
 use zeroize::Zeroizing;
 
+use crate::card_state::is_guarded;
 use crate::output::FrontError;
 
-/// A command that a program waits for. It is kept, and wiped, until it has its response: the link may have to carry it
-/// twice.
+/// What the owner is to do on the phone in a command's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinEntry {
+    /// Verify, change or unblock.
+    pub operation: PinOperation,
+    /// P2 of the command.
+    pub key_reference: u8,
+    /// How long the owner has, in whole seconds; the phone may have less patience.
+    pub time_limit: std::time::Duration,
+}
+
+/// What a program waits for.
+pub(crate) enum Asked {
+    /// The response to a command. It is kept, and wiped, until then: the link may have to carry it twice.
+    Command(Zeroizing<Vec<u8>>),
+    /// A PIN, from the owner.
+    Pin(PinEntry),
+}
+
+/// What a program asked, and waits for.
 pub(crate) struct Request {
     pub(crate) id: u64,
     pub(crate) epoch: u64,
     pub(crate) deadline: Timestamp,
-    command: Zeroizing<Vec<u8>>,
+    asked: Asked,
+    /// Whether its success is one that the owner could have refused.
+    pub(crate) is_guarded: bool,
     /// Whether it ever went to the phone. Until then its id is only what it would have.
     sent: bool,
 }
 
 impl Request {
+    pub(crate) fn is_pin_entry(&self) -> bool {
+        matches!(self.asked, Asked::Pin(_))
+    }
+
     fn message(&self, session: u64) -> Envelope {
-        Transmit { session, request_id: self.id, epoch: self.epoch, command: self.command.to_vec() }.into()
+        let (request_id, epoch) = (self.id, self.epoch);
+        match &self.asked {
+            Asked::Command(command) => Transmit { session, request_id, epoch, command: command.to_vec() }.into(),
+            Asked::Pin(entry) => messages::PinEntry {
+                session,
+                request_id,
+                epoch,
+                operation: entry.operation.into(),
+                key_reference: entry.key_reference.into(),
+                time_limit_s: u32::try_from(entry.time_limit.as_secs()).unwrap_or(u32::MAX),
+            }
+            .into(),
+        }
     }
 }
 
 impl fmt::Debug for Request {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Request({}, epoch {}, {} bytes)", self.id, self.epoch, self.command.len())
+        match &self.asked {
+            Asked::Command(command) => {
+                write!(formatter, "Request({}, epoch {}, {} bytes)", self.id, self.epoch, command.len())
+            }
+            Asked::Pin(entry) => write!(formatter, "Request({}, epoch {}, {entry:?})", self.id, self.epoch),
+        }
     }
 }
 
@@ -59,8 +101,27 @@ impl Requests {
 
     /// Takes a command in; [`Requests::send`] sends it.
     pub(crate) fn begin(&mut self, command: Command, epoch: u64, deadline: Timestamp) {
-        let (id, command) = (self.last_id.saturating_add(1), command.into_bytes());
-        self.current = Some(Request { id, epoch, deadline, command, sent: false });
+        let is_guarded = is_guarded(&command);
+        self.take(Asked::Command(command.into_bytes()), is_guarded, epoch, deadline);
+    }
+
+    /// Takes a PIN entry in; [`Requests::send`] sends it.
+    pub(crate) fn begin_pin_entry(&mut self, entry: PinEntry, epoch: u64, deadline: Timestamp) {
+        self.take(Asked::Pin(entry), true, epoch, deadline);
+    }
+
+    fn take(&mut self, asked: Asked, is_guarded: bool, epoch: u64, deadline: Timestamp) {
+        let id = self.last_id.saturating_add(1);
+        self.current = Some(Request { id, epoch, deadline, asked, is_guarded, sent: false });
+    }
+
+    /// The phone does not know PIN entries, so it has not counted the one under way. Returns whether there was one.
+    pub(crate) fn take_back_pin_entry(&mut self) -> bool {
+        let Some(request) = self.current.take_if(|request| request.is_pin_entry() && request.sent) else {
+            return false;
+        };
+        self.last_id = request.id.saturating_sub(1);
+        true
     }
 
     /// The message that carries the request under way, for the first time or once more.
@@ -190,5 +251,43 @@ mod tests {
         send(&mut requests);
         let text = format!("{requests:?} {requests:#?}");
         assert!(text.contains("7 bytes") && !text.contains("49") && !text.contains("31"), "{text}");
+    }
+
+    fn entry() -> PinEntry {
+        let time_limit = std::time::Duration::from_secs(7);
+        PinEntry { operation: PinOperation::Change, key_reference: 0x81, time_limit }
+    }
+
+    #[test]
+    fn a_pin_entry_is_a_request_like_any_other() {
+        let mut requests = Requests::new(7);
+        requests.begin_pin_entry(entry(), 3, Timestamp::ZERO);
+        let expected = messages::PinEntry {
+            session: 9,
+            request_id: 8,
+            epoch: 3,
+            operation: PinOperation::Change.into(),
+            key_reference: 0x81,
+            time_limit_s: 7,
+        };
+        for _ in 0..2 {
+            assert_eq!(requests.send(9), Some(expected.into()));
+        }
+        requests.resume(7).unwrap();
+        assert_eq!(requests.find(8, 3), Match::Current);
+        requests.end();
+        assert_eq!(send(&mut requests), 8, "the phone had not got it");
+    }
+
+    #[test]
+    fn a_pin_entry_that_the_phone_does_not_know_has_used_no_id() {
+        let mut requests = Requests::new(7);
+        assert!(!requests.take_back_pin_entry());
+        requests.begin_pin_entry(entry(), 3, Timestamp::ZERO);
+        assert!(!requests.take_back_pin_entry(), "it was not sent");
+        requests.send(9);
+        assert!(requests.take_back_pin_entry() && requests.current().is_none());
+        assert_eq!(send(&mut requests), 8);
+        assert!(!requests.take_back_pin_entry(), "a command every phone knows");
     }
 }

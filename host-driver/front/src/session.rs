@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::apdu::{Command, Response};
-use pocketcard_protocol::messages::{self, Envelope, Opened, Pending, PendingReason, SecurityState, SnapshotPage};
+use pocketcard_protocol::messages::{
+    self, Envelope, Opened, Pending, PendingReason, RefusalReason, Refused, SecurityState, SnapshotPage,
+};
 use pocketcard_protocol::snapshot::Snapshot;
 use zeroize::Zeroizing;
 
 use crate::card_state::may_leave_state;
 use crate::knowledge::{Knowledge, Security};
 use crate::output::FrontError;
-use crate::request::{Match, Requests};
+use crate::request::{Match, PinEntry, Request, Requests};
 use crate::snapshot::{Cache, Loaded};
 
 /// The session of a slot, with the epoch that outlives it.
@@ -81,6 +83,18 @@ pub(crate) enum Opening {
         /// A command was under way there; it has no answer any more.
         cancelled: bool,
     },
+}
+
+/// A status word alone, in bytes.
+const STATUS_WORD: usize = 2;
+
+/// The phone's answer to what was under way.
+pub(crate) struct Answer {
+    pub(crate) response: Response,
+    /// No window of a response, but what a PIN pad says.
+    pub(crate) to_pin_entry: bool,
+    /// Something succeeded that the owner could have refused.
+    pub(crate) granted: bool,
 }
 
 impl Session {
@@ -239,10 +253,30 @@ impl Session {
         open.requests.send(open.number)
     }
 
+    /// Takes a PIN entry under way, and gives the message that carries it to the phone; without a link it waits for one.
+    pub(crate) fn enter_pin(&mut self, entry: PinEntry, deadline: Timestamp) -> Option<Envelope> {
+        self.state_left = true;
+        let epoch = self.epoch;
+        self.known_mut()?.requests.begin_pin_entry(entry, epoch, deadline);
+        let State::Open(open) = &mut self.state else { return None };
+        self.told = epoch;
+        open.requests.send(open.number)
+    }
+
+    /// Whether the owner is asked for a PIN.
+    pub(crate) fn is_entering_pin(&self) -> bool {
+        self.known().and_then(|open| open.requests.current()).is_some_and(Request::is_pin_entry)
+    }
+
+    /// Whether anything is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.known().is_some_and(|open| open.requests.current().is_some())
+    }
+
     /// The card's response to the command under way; `None` if it belongs to one that was given up.
     ///
     /// A response that cannot exist leaves the command under way: the end of the link ends it.
-    pub(crate) fn response(&mut self, response: &mut messages::Response) -> Result<Option<Response>, FrontError> {
+    pub(crate) fn response(&mut self, response: &mut messages::Response) -> Result<Option<Answer>, FrontError> {
         let open = self.numbered(response.session)?;
         match open.requests.find(response.request_id, response.epoch) {
             Match::Current => {}
@@ -250,21 +284,40 @@ impl Session {
             Match::Unknown => return Err(FrontError::UnknownRequest),
         }
         let bytes = Zeroizing::new(std::mem::take(&mut response.response));
+        let request = open.requests.current();
+        let to_pin_entry = request.is_some_and(Request::is_pin_entry);
+        let is_guarded = request.is_some_and(|request| request.is_guarded);
+        if to_pin_entry && bytes.len() != STATUS_WORD {
+            return Err(FrontError::Malformed);
+        }
         let answer = Response::from_bytes(bytes).map_err(|_| FrontError::Malformed)?;
         open.knowledge.response(response, answer.status());
         open.requests.end();
-        Ok(Some(answer))
+        let granted = is_guarded && answer.status().is_success();
+        Ok(Some(Answer { response: answer, to_pin_entry, granted }))
+    }
+
+    /// Why the phone is about to refuse the command under way; `None` if it speaks of one that was given up.
+    pub(crate) fn refused(&mut self, refused: &Refused) -> Result<Option<RefusalReason>, FrontError> {
+        let current = self.speaks_of_current(refused.session, refused.request_id)?;
+        Ok(current.then(|| refused.reason()))
     }
 
     /// Why the phone holds the command under way back; `None` if it speaks of one that was given up.
     pub(crate) fn pending(&mut self, pending: &Pending) -> Result<Option<PendingReason>, FrontError> {
-        let open = self.numbered(pending.session)?;
+        let current = self.speaks_of_current(pending.session, pending.request_id)?;
+        Ok(current.then(|| pending.reason()))
+    }
+
+    /// Whether a message without an epoch is about the request under way, and not about one that was given up.
+    fn speaks_of_current(&mut self, session: u64, request_id: u64) -> Result<bool, FrontError> {
+        let open = self.numbered(session)?;
         match open.requests.current() {
-            Some(request) if request.id == pending.request_id => Ok(Some(pending.reason())),
+            Some(request) if request.id == request_id => Ok(true),
             // Any epoch will do: the message has none.
-            _ => match open.requests.find(pending.request_id, 0) {
+            _ => match open.requests.find(request_id, 0) {
                 Match::Unknown => Err(FrontError::UnknownRequest),
-                Match::Current | Match::Stale => Ok(None),
+                Match::Current | Match::Stale => Ok(false),
             },
         }
     }
@@ -280,10 +333,15 @@ impl Session {
         if self.open().is_some() { Ok(()) } else { Err(FrontError::OutOfOrder) }
     }
 
-    /// The phone did not understand a message. Only the one that asks for a session is needed: a reset or a cancel that
-    /// is lost costs nothing, since the epoch rides on each request.
-    pub(crate) fn unsupported(&self) -> Result<(), FrontError> {
-        if matches!(self.state, State::Opening { .. }) { Err(FrontError::Unsupported) } else { Ok(()) }
+    /// The phone did not understand a message. The one that asks for a session is needed; a reset or a cancel that is
+    /// lost costs nothing, since the epoch rides on each request. Returns whether it was the PIN entry under way, which
+    /// nobody can make on that phone.
+    pub(crate) fn unsupported(&mut self) -> Result<bool, FrontError> {
+        match &mut self.state {
+            State::Opening { .. } => Err(FrontError::Unsupported),
+            State::Open(open) => Ok(open.requests.take_back_pin_entry()),
+            State::None | State::Away(_) => Ok(false),
+        }
     }
 
     /// Raises the epoch and forgets everything that belonged to the old one. The phone is told at once if there is

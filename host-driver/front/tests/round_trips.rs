@@ -132,6 +132,7 @@ impl Desk {
                 Output::Reply(Reply::Response(response)) => reply = Some(response.to_vec()),
                 Output::Presence(presence) => self.generation = presence.generation,
                 Output::Snapshot(snapshot) => self.snapshot = Some(snapshot),
+                Output::Granted | Output::Permissions(_) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -38,6 +38,14 @@ impl<'a> ResponseBuffer<'a> {
         self.written == 0
     }
 
+    /// What was written.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        let written = self.octets.get(..self.written).unwrap_or_default();
+        // SAFETY: `write` alone moves `written`, and has initialised every octet in front of it.
+        unsafe { std::slice::from_raw_parts(written.as_ptr().cast(), written.len()) }
+    }
+
     /// Appends octets.
     ///
     /// # Errors

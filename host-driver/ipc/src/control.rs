@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use client::{Client, ClientError, Limits};
 pub use line::{LineError, LineReader, MAX_LINE, encode};
 pub use status::{
-    BluetoothState, BluetoothStatus, DriverState, Finding, Level, LinkState, Phone, SlotStatus, Status, Transport,
+    BluetoothState, BluetoothStatus, DriverState, Finding, Level, LinkState, Permissions, Phone, PinPlace, Refusal,
+    RefusalReason, SlotStatus, Status, Transport,
 };
 
 use crate::{Address, Side};
@@ -67,6 +68,13 @@ pub enum Request {
         phone: String,
         /// Its new name.
         name: String,
+    },
+    /// Gives up what a program waits for, as if the owner had cancelled it on the phone. Answered by [`Reply::Done`].
+    Cancel {
+        /// Id, unambiguous start of an id, or name of a phone. Absent: the one that a program waits for.
+        phone: Option<String>,
+        /// The reader slot, from 0, in the place of a phone.
+        slot: Option<u32>,
     },
     /// Answered by [`Reply::Status`], then [`Reply::Event`] for everything that happens.
     Watch {},
@@ -187,6 +195,8 @@ pub enum ErrorCode {
     PhoneVersion,
     /// The pairing store could not be written.
     Storage,
+    /// No program waits for the phone, so nothing can be cancelled.
+    NothingUnderWay,
     /// A code that this program does not know.
     #[serde(other)]
     Unknown,
@@ -233,6 +243,27 @@ pub enum Event {
         slot: u32,
         /// `approval`, `pin_entry`, `key_generation`, `locked` or `busy`.
         reason: String,
+    },
+    /// What the phone held back has its answer, or was given up.
+    PendingOver {
+        /// Its slot.
+        slot: u32,
+    },
+    /// The phone refuses what a program asked; the program sees a status word.
+    Refused {
+        /// Its slot.
+        slot: u32,
+        /// Why.
+        reason: RefusalReason,
+        /// The key or secret that it was about, as PIV names it, in hexadecimal.
+        key: Option<String>,
+    },
+    /// What a phone permits this computer is known now, or has changed.
+    PermissionsChanged {
+        /// Id of the phone.
+        phone: String,
+        /// What it permits.
+        permissions: Permissions,
     },
     /// The reader driver came or went.
     Driver {
@@ -310,6 +341,7 @@ mod tests {
                 r#"{"request":"pair_start","connect":"unix:/p","method":"qr","slot":null}"#,
                 Request::PairStart { connect: Some(Address::Unix("/p".into())), method: PairMethod::Qr, slot: None },
             ),
+            (r#"{"request":"cancel","phone":null,"slot":1}"#, Request::Cancel { phone: None, slot: Some(1) }),
             (
                 r#"{"request":"rename","phone":"ab","name":"Pixel"}"#,
                 Request::Rename { phone: "ab".into(), name: "Pixel".into() },

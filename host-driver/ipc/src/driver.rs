@@ -10,11 +10,13 @@
 
 mod device_name;
 mod frame;
+mod pin_entry;
 
 use std::fmt;
 
 pub use device_name::{DeviceName, DeviceNameError, Trust};
 pub use frame::{FrameBuffer, FrameError, MAX_FRAME, write_frame};
+pub use pin_entry::{PIN_ENTRY_LIMIT, PIN_ENTRY_MARGIN, PinEntry, PinOperation};
 
 use crate::VERSION;
 
@@ -68,6 +70,9 @@ pub enum Request<'a> {
         /// The command as pcscd gave it.
         apdu: &'a [u8],
     },
+    /// The owner is to enter a PIN on the phone. Answered by [`Reply::Response`] of a status word alone or by
+    /// [`Reply::Failed`], within [`PIN_ENTRY_LIMIT`] and a [`PIN_ENTRY_MARGIN`].
+    PinEntry(PinEntry),
     /// A control code that the driver does not answer itself. Answered by [`Reply::Controlled`] or [`Reply::Failed`].
     Control {
         /// The control code.
@@ -86,6 +91,9 @@ pub enum Reply<'a> {
         version: u16,
         /// Whether the connection may stay.
         verdict: Verdict,
+        /// Whether PINs of this slot are entered on the phone: the reader has a PIN pad then. Holds as long as the daemon
+        /// runs.
+        pin_pad: bool,
     },
     /// The card is up (with its answer to reset) or down.
     Powered {
@@ -142,8 +150,10 @@ pub enum Failure {
     TimedOut,
     /// The request is not one that fits here.
     BadRequest,
-    /// The control code is unknown.
+    /// The daemon, the slot's configuration or the phone does not do that.
     Unsupported,
+    /// Somebody gave the command up (`pocketcard cancel`). The card has been reset.
+    Cancelled,
 }
 
 /// Why bytes are not a message of this protocol.
@@ -168,6 +178,7 @@ const HELLO: u8 = 0x01;
 const POWER: u8 = 0x02;
 const TRANSMIT: u8 = 0x03;
 const CONTROL: u8 = 0x04;
+const PIN_ENTRY: u8 = 0x05;
 const HELLO_REPLY: u8 = 0x81;
 const POWERED: u8 = 0x82;
 const RESPONSE: u8 = 0x83;
@@ -203,6 +214,7 @@ impl<'a> Request<'a> {
                 write_frame(frame, POWER, &[&[action], &generation.to_be_bytes()])
             }
             Self::Transmit { apdu } => write_frame(frame, TRANSMIT, &[apdu]),
+            Self::PinEntry(entry) => write_frame(frame, PIN_ENTRY, &[&entry.to_bytes()]),
             Self::Control { code, input } => write_frame(frame, CONTROL, &[&code.to_be_bytes(), input]),
         }
     }
@@ -237,6 +249,7 @@ impl<'a> Request<'a> {
                 Self::Power { action, generation: fields.u64()? }
             }
             TRANSMIT => Self::Transmit { apdu: fields.rest(MAX_APDU)? },
+            PIN_ENTRY => Self::PinEntry(PinEntry::from_bytes(fields.array()?).ok_or(MessageError::Field)?),
             CONTROL => Self::Control { code: fields.u32()?, input: fields.rest(MAX_APDU)? },
             kind => return Err(MessageError::Kind(kind)),
         };
@@ -252,13 +265,13 @@ impl<'a> Reply<'a> {
     /// [`FrameError::TooLong`] if a field is longer than any that can exist.
     pub fn encode(&self, frame: &mut Vec<u8>) -> Result<(), FrameError> {
         match self {
-            Self::Hello { version, verdict } => {
+            Self::Hello { version, verdict, pin_pad } => {
                 let verdict = match verdict {
                     Verdict::Accepted => 0,
                     Verdict::Version => 1,
                     Verdict::NoSuchSlot => 2,
                 };
-                write_frame(frame, HELLO_REPLY, &[&version.to_be_bytes(), &[verdict]])
+                write_frame(frame, HELLO_REPLY, &[&version.to_be_bytes(), &[verdict, u8::from(*pin_pad)]])
             }
             Self::Powered { atr } => write_frame(frame, POWERED, &[atr]),
             Self::Response { apdu } => write_frame(frame, RESPONSE, &[apdu]),
@@ -269,6 +282,7 @@ impl<'a> Reply<'a> {
                     Failure::TimedOut => 1,
                     Failure::BadRequest => 2,
                     Failure::Unsupported => 3,
+                    Failure::Cancelled => 4,
                 };
                 write_frame(frame, FAILED, &[&[failure]])
             }
@@ -288,7 +302,7 @@ impl<'a> Reply<'a> {
             HELLO_REPLY => {
                 let version = fields.u16()?;
                 if version != VERSION {
-                    return Ok(Self::Hello { version, verdict: Verdict::Version });
+                    return Ok(Self::Hello { version, verdict: Verdict::Version, pin_pad: false });
                 }
                 let verdict = match fields.u8()? {
                     0 => Verdict::Accepted,
@@ -296,7 +310,7 @@ impl<'a> Reply<'a> {
                     2 => Verdict::NoSuchSlot,
                     _ => return Err(MessageError::Field),
                 };
-                Self::Hello { version, verdict }
+                Self::Hello { version, verdict, pin_pad: fields.bool()? }
             }
             POWERED => Self::Powered { atr: fields.rest(MAX_ATR)? },
             RESPONSE => {
@@ -313,16 +327,13 @@ impl<'a> Reply<'a> {
                     1 => Failure::TimedOut,
                     2 => Failure::BadRequest,
                     3 => Failure::Unsupported,
+                    4 => Failure::Cancelled,
                     _ => return Err(MessageError::Field),
                 };
                 Self::Failed { failure }
             }
             PRESENCE => {
-                let present = match fields.u8()? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(MessageError::Field),
-                };
+                let present = fields.bool()?;
                 let generation = fields.u64()?;
                 let atr = fields.rest(MAX_ATR)?;
                 if present == atr.is_empty() || (present && generation == 0) {
@@ -343,6 +354,7 @@ impl fmt::Debug for Request<'_> {
             Self::Hello { version, role, slot } => write!(f, "Hello({version}, {role:?}, slot {slot})"),
             Self::Power { action, generation } => write!(f, "Power({action:?}, insertion {generation})"),
             Self::Transmit { apdu } => write!(f, "Transmit({} bytes)", apdu.len()),
+            Self::PinEntry(entry) => entry.fmt(f),
             Self::Control { code, input } => write!(f, "Control({code:#010x}, {} bytes)", input.len()),
         }
     }
@@ -351,7 +363,10 @@ impl fmt::Debug for Request<'_> {
 impl fmt::Debug for Reply<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hello { version, verdict } => write!(f, "Hello({version}, {verdict:?})"),
+            Self::Hello { version, verdict, pin_pad } => {
+                let pad = if *pin_pad { ", PIN pad" } else { "" };
+                write!(f, "Hello({version}, {verdict:?}{pad})")
+            }
             Self::Powered { atr } => write!(f, "Powered({} bytes)", atr.len()),
             Self::Response { apdu } => write!(f, "Response({} bytes)", apdu.len()),
             Self::Controlled { output } => write!(f, "Controlled({} bytes)", output.len()),
@@ -380,6 +395,14 @@ impl<'a> Fields<'a> {
         self.array().map(u8::from_be_bytes)
     }
 
+    fn bool(&mut self) -> Result<bool, MessageError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(MessageError::Field),
+        }
+    }
+
     fn u16(&mut self) -> Result<u16, MessageError> {
         self.array().map(u16::from_be_bytes)
     }
@@ -404,6 +427,8 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -427,6 +452,8 @@ mod tests {
             Request::Transmit { apdu: &[] },
             Request::Transmit { apdu: &long },
             Request::Control { code: 0x4200_0D48, input: &[1, 2] },
+            Request::PinEntry(PinEntry::new(PinOperation::Verify, 0x80, None).unwrap()),
+            Request::PinEntry(PinEntry::new(PinOperation::Change, 0x81, Some(Duration::from_secs(7))).unwrap()),
         ] {
             request.encode(&mut frame).unwrap();
             assert_eq!(Request::parse(body(&frame)).unwrap(), request);
@@ -438,9 +465,9 @@ mod tests {
         let long = vec![0x5A; MAX_APDU];
         let mut frame = Vec::new();
         for reply in [
-            Reply::Hello { version: VERSION, verdict: Verdict::Accepted },
-            Reply::Hello { version: VERSION, verdict: Verdict::NoSuchSlot },
-            Reply::Hello { version: VERSION + 1, verdict: Verdict::Version },
+            Reply::Hello { version: VERSION, verdict: Verdict::Accepted, pin_pad: true },
+            Reply::Hello { version: VERSION, verdict: Verdict::NoSuchSlot, pin_pad: false },
+            Reply::Hello { version: VERSION + 1, verdict: Verdict::Version, pin_pad: false },
             Reply::Powered { atr: &[0x3B, 0x80] },
             Reply::Response { apdu: &[0x90, 0] },
             Reply::Response { apdu: &long },
@@ -449,6 +476,7 @@ mod tests {
             Reply::Failed { failure: Failure::TimedOut },
             Reply::Failed { failure: Failure::BadRequest },
             Reply::Failed { failure: Failure::Unsupported },
+            Reply::Failed { failure: Failure::Cancelled },
             Reply::Presence(Presence { present: true, generation: 9, atr: &[0x3B] }),
             Reply::Presence(Presence { present: false, generation: 0, atr: &[] }),
         ] {
@@ -469,16 +497,21 @@ mod tests {
             (&[PRESENCE, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x3B], MessageError::Field),
             (&[PRESENCE, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x3B], MessageError::Field),
             (&[POWERED; MAX_ATR + 2], MessageError::Long),
+            (&[HELLO_REPLY, 0, 2, 0], MessageError::Short),
+            (&[HELLO_REPLY, 0, 2, 0, 2], MessageError::Field),
         ] {
             assert_eq!(Reply::parse(bytes).unwrap_err(), error, "{bytes:02x?}");
         }
         for (bytes, error) in [
             (&[][..], MessageError::Short),
             (&[HELLO, 0], MessageError::Short),
-            (&[HELLO, 0, 1, 7, 0, 0, 0, 0], MessageError::Field),
+            (&[HELLO, 0, 2, 7, 0, 0, 0, 0], MessageError::Field),
             (&[POWER, 3, 0, 0, 0, 0, 0, 0, 0, 0], MessageError::Field),
             (&[POWER, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], MessageError::Long),
             (&[HELLO_REPLY], MessageError::Kind(HELLO_REPLY)),
+            (&[PIN_ENTRY, 1, 0x80], MessageError::Short),
+            (&[PIN_ENTRY, 1, 0x80, 0, 0], MessageError::Long),
+            (&[PIN_ENTRY, 1, 0x81, 0], MessageError::Field),
         ] {
             assert_eq!(Request::parse(bytes).unwrap_err(), error, "{bytes:02x?}");
         }
@@ -490,7 +523,7 @@ mod tests {
         let future = [HELLO, 0, 99, 0xFF, 1, 2, 3, 4, 5, 6, 7];
         assert!(matches!(Request::parse(&future), Ok(Request::Hello { version: 99, .. })));
         let future = [HELLO_REPLY, 0, 99, 0xFF, 1];
-        assert!(matches!(Reply::parse(&future), Ok(Reply::Hello { version: 99, verdict: Verdict::Version })));
+        assert!(matches!(Reply::parse(&future), Ok(Reply::Hello { version: 99, verdict: Verdict::Version, .. })));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub mod socket;
 pub use address::{Address, AddressError};
 
 /// Version of both local protocols. Raised by every change that an older program would misread.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Which of two programs is the older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

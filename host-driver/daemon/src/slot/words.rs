@@ -1,16 +1,52 @@
 //! Reasons and states in the words of the control socket.
 
-use pocketcard_front::Failure;
-use pocketcard_ipc::control::LinkState;
+use pocketcard_front::{Failure, PinEntry};
+use pocketcard_ipc::control::{LinkState, RefusalReason};
 use pocketcard_ipc::driver;
 use pocketcard_protocol::link::{self, CloseReason};
-use pocketcard_protocol::messages::{Body, PendingReason};
+use pocketcard_protocol::messages::{self, Body, PendingReason, PinOperation};
 
 pub(super) fn failure_of(failure: Failure) -> driver::Failure {
     match failure {
         Failure::NotPresent => driver::Failure::NotPresent,
         Failure::TimedOut => driver::Failure::TimedOut,
+        Failure::Cancelled => driver::Failure::Cancelled,
+        Failure::Unsupported => driver::Failure::Unsupported,
     }
+}
+
+pub(super) fn pin_entry_of(entry: driver::PinEntry) -> PinEntry {
+    PinEntry {
+        operation: match entry.operation() {
+            driver::PinOperation::Verify => PinOperation::Verify,
+            driver::PinOperation::Change => PinOperation::Change,
+            driver::PinOperation::Unblock => PinOperation::Unblock,
+        },
+        key_reference: entry.key_reference(),
+        time_limit: entry.time_limit(),
+    }
+}
+
+pub(super) fn refusal_of(reason: messages::RefusalReason) -> RefusalReason {
+    use messages::RefusalReason as Said;
+    match reason {
+        Said::Unspecified => RefusalReason::Unknown,
+        Said::KeyNotPermitted => RefusalReason::KeyNotPermitted,
+        Said::TypedPinNotPermitted => RefusalReason::TypedPinNotPermitted,
+        Said::AdministrationNotPermitted => RefusalReason::AdministrationNotPermitted,
+        Said::Denied => RefusalReason::Denied,
+        Said::Unanswered => RefusalReason::Unanswered,
+        Said::TooManyDenials => RefusalReason::TooManyDenials,
+        Said::PinBlocked => RefusalReason::PinBlocked,
+        Said::LastTryKept => RefusalReason::LastTryKept,
+        Said::ConnectionNotConfirmed => RefusalReason::ConnectionNotConfirmed,
+        Said::Cancelled => RefusalReason::Cancelled,
+    }
+}
+
+/// The key or secret that a refusal is about, as PIV names it.
+pub(super) fn key_words(key_reference: u8) -> Option<String> {
+    (key_reference != 0).then(|| format!("{key_reference:02X}"))
 }
 
 pub(super) fn pending_words(reason: PendingReason) -> &'static str {

@@ -83,7 +83,9 @@ impl Fronted {
                 Output::Reply(Reply::Response(response)) => seen.push(Seen::Response(response.to_vec())),
                 Output::Reply(Reply::Failed(Failure::NotPresent)) => seen.push(Seen::Gone),
                 Output::Presence(presence) => self.generation = presence.generation,
-                Output::Pending(_) | Output::Snapshot(_) => {}
+                // For a person; no program learns of them.
+                Output::Pending(_) | Output::Refused { .. } | Output::Granted | Output::Permissions(_) => {}
+                Output::Snapshot(_) => {}
                 other => panic!("{other:?}"),
             }
         }

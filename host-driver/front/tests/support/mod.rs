@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pocketcard_front::{Config, Failure, Front, FrontError, Output, PowerAction, Presence, Reply};
+use pocketcard_front::{Config, Failure, Front, FrontError, Output, PinEntry, PowerAction, Presence, Reply};
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::messages::{self, Body, CardState, Opened};
 
@@ -106,8 +106,18 @@ impl Bench {
         match self.front.poll_output() {
             Some(Output::Reply(Reply::Response(response))) => Ok(response.to_vec()),
             Some(Output::Reply(Reply::Failed(failure))) => Err(failure),
+            // For a person.
+            Some(Output::Granted) => self.reply(),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Asks for a PIN, which has to reach the phone, and gives what was sent.
+    pub(crate) fn enter_pin(&mut self, entry: PinEntry) -> messages::PinEntry {
+        self.front.handle_pin_entry(entry, self.now);
+        let sent = self.sent();
+        let [Body::PinEntry(sent)] = &sent[..] else { panic!("{sent:?}") };
+        sent.clone()
     }
 
     pub(crate) fn closed(&mut self) -> FrontError {

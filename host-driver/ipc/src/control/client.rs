@@ -214,6 +214,14 @@ impl Client {
         self.done(&Request::Rename { phone: phone.to_owned(), name: name.to_owned() })
     }
 
+    /// Gives up what a program waits for.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn cancel(&mut self, phone: Option<String>, slot: Option<u32>) -> Result<(), ClientError> {
+        self.done(&Request::Cancel { phone, slot })
+    }
+
     /// Begins a pairing and returns the text for the QR code (none with [`PairMethod::Compare`]) and how long it is
     /// valid. Then call [`Client::receive`] for [`Reply::PairDigits`], answer with [`Client::send`] of
     /// [`Request::PairConfirm`], and receive until [`Reply::Paired`] or [`Reply::Error`].

@@ -39,8 +39,82 @@ pub struct SlotStatus {
     pub pin_tries_left: Option<u32>,
     /// How long ago what the card says to everybody was read, in seconds; absent while every command goes to the phone.
     pub snapshot_age_s: Option<u64>,
+    /// Where PINs for it are entered.
+    #[serde(default)]
+    pub pin_entry: PinPlace,
+    /// Why the phone holds a command back, as in [`super::Event::Pending`]; absent while no program waits for its owner.
+    #[serde(default)]
+    pub waiting: Option<String>,
+    /// What the phone refused last, until it grants something.
+    #[serde(default)]
+    pub last_refusal: Option<Refusal>,
     /// The phone that is paired into it.
     pub phone: Option<Phone>,
+}
+
+/// Where a PIN is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PinPlace {
+    /// At the computer, as with any reader.
+    #[default]
+    Keyboard,
+    /// On the phone, which makes the reader one with a PIN pad.
+    Phone,
+}
+
+/// What a phone refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why.
+    pub reason: RefusalReason,
+    /// The key or secret that it was about, as PIV names it, in hexadecimal; absent if about none.
+    pub key: Option<String>,
+    /// How many seconds ago.
+    pub ago_s: u64,
+}
+
+/// Why a phone refused something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RefusalReason {
+    /// This computer may not use the key.
+    KeyNotPermitted,
+    /// A PIN that is typed on this computer is not accepted.
+    TypedPinNotPermitted,
+    /// This computer may not change keys, certificates or settings.
+    AdministrationNotPermitted,
+    /// The owner said no.
+    Denied,
+    /// The owner did not answer in time.
+    Unanswered,
+    /// The owner said no twice within a minute and is not asked again.
+    TooManyDenials,
+    /// No tries are left.
+    PinBlocked,
+    /// The last try can only be used on the phone itself.
+    LastTryKept,
+    /// The owner has not confirmed that this computer may connect.
+    ConnectionNotConfirmed,
+    /// The owner cancelled it.
+    Cancelled,
+    /// A reason that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What the owner of a phone permits this computer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permissions {
+    /// The keys that it may use, as PIV names them, in hexadecimal.
+    pub keys: Vec<String>,
+    /// Whether a PIN that is typed on this computer is accepted.
+    pub typed_pin: bool,
+    /// Whether it may change keys, certificates and settings.
+    pub administer: bool,
+    /// Whether it may connect without a confirmation on the phone.
+    pub connect_unattended: bool,
 }
 
 /// State of the driver's connections for one slot.
@@ -75,6 +149,9 @@ pub struct Phone {
     pub software: Option<String>,
     /// Name of the card, while it is connected.
     pub card_name: Option<String>,
+    /// What the phone permits this computer, as it said last; absent until it has.
+    #[serde(default)]
+    pub permissions: Option<Permissions>,
 }
 
 /// State of the link to a phone.

@@ -1,0 +1,75 @@
+//! What people at the computer are told of what the phone does: that it waits for its owner, why it refused, and what it
+//! permits. Programs see status words only.
+
+use pocketcard_ipc::control::{Event, Permissions, Refusal};
+use pocketcard_protocol::Timestamp;
+use pocketcard_protocol::messages::{self, PendingReason, RefusalReason};
+
+use super::Slot;
+use super::words::{key_words, pending_words, refusal_of};
+
+/// Kept for one phone, also while it is away.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    /// Why the command under way is held back.
+    pending: Option<PendingReason>,
+    refusal: Option<(Timestamp, RefusalReason, u8)>,
+    permissions: Option<Permissions>,
+}
+
+impl Notices {
+    /// The phone says every half second that the command is alive; people hear it once for each reason.
+    pub(super) fn pending(&mut self, slot: &Slot, reason: PendingReason) {
+        if self.pending.replace(reason) != Some(reason) {
+            slot.announce(Event::Pending { slot: slot.number, reason: pending_words(reason).to_owned() });
+        }
+    }
+
+    /// The command under way has its answer, or is given up.
+    pub(super) fn answered(&mut self, slot: &Slot) {
+        if self.pending.take().is_some() {
+            slot.announce(Event::PendingOver { slot: slot.number });
+        }
+    }
+
+    pub(super) fn refused(&mut self, slot: &Slot, reason: RefusalReason, key_reference: u8) {
+        self.refusal = Some((slot.clock.now(), reason, key_reference));
+        let (reason, key) = (refusal_of(reason), key_words(key_reference));
+        slot.announce(Event::Refused { slot: slot.number, reason, key });
+    }
+
+    /// The owner let something happen, so what was refused before needs no attention any more.
+    pub(super) fn granted(&mut self) {
+        self.refusal = None;
+    }
+
+    pub(super) fn permissions(&mut self, slot: &Slot, phone: Option<&str>, permissions: &messages::Permissions) {
+        let permissions = Permissions {
+            keys: permissions.keys.iter().copied().map(|key| format!("{key:02X}")).collect(),
+            typed_pin: permissions.typed_pin,
+            administer: permissions.administer,
+            connect_unattended: permissions.connect_unattended,
+        };
+        if self.permissions.as_ref() == Some(&permissions) {
+            return;
+        }
+        self.permissions = Some(permissions.clone());
+        if let Some(phone) = phone {
+            slot.announce(Event::PermissionsChanged { phone: phone.to_owned(), permissions });
+        }
+    }
+
+    pub(super) fn waiting(&self) -> Option<&'static str> {
+        self.pending.map(pending_words)
+    }
+
+    pub(super) fn last_refusal(&self, now: Timestamp) -> Option<Refusal> {
+        let (at, reason, key) = self.refusal?;
+        let ago_s = now.saturating_since(at).as_secs();
+        Some(Refusal { reason: refusal_of(reason), key: key_words(key), ago_s })
+    }
+
+    pub(super) fn permitted(&self) -> Option<Permissions> {
+        self.permissions.clone()
+    }
+}
