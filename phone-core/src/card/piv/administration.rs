@@ -119,6 +119,19 @@ impl PivApplet {
         context: &mut Context<'_>,
     ) -> Result<Progress, StatusWord> {
         self.require_management(session, context)?;
+        let key = self.state.key(slot).ok_or(StatusWord::ReferenceNotFound)?.handle.clone();
+        match (self.state.kind, administration_request(context)) {
+            (Kind::Owned, Some(request)) => {
+                self.security(session).suspended = Some(Suspended::Approval(Approved::Deletion(slot, key)));
+                let request = ApprovalRequest { key: slot.reference(), ..request };
+                Ok(Progress::Wait(Effect::Approve(request), PendingReason::Approval))
+            }
+            _ => self.remove_key(slot, context),
+        }
+    }
+
+    /// The owner agrees, or need not be asked.
+    pub(super) fn remove_key(&mut self, slot: Slot, context: &mut Context<'_>) -> Result<Progress, StatusWord> {
         let record = self.state.remove_key(slot, context)?;
         context.deletions.push(record.handle);
         Ok(Progress::status(StatusWord::Success))
@@ -169,12 +182,14 @@ impl PivApplet {
         if !proven {
             return Err(StatusWord::SecurityStatusNotSatisfied);
         }
-        match (self.state.management().touch, administration_request(context)) {
-            (TouchPolicy::Always | TouchPolicy::Cached, Some(request)) => {
+        // An owned card asks its owner whatever the key says: the permission to administer is for good, the confirmation for now.
+        let asks = self.state.kind == Kind::Owned || self.state.management().touch != TouchPolicy::Never;
+        match administration_request(context).filter(|_| asks) {
+            Some(request) => {
                 self.security(session).suspended = Some(Suspended::Approval(Approved::Management(answer)));
                 Ok(Progress::Wait(Effect::Approve(request), PendingReason::Approval))
             }
-            _ => Ok(self.management_proven(session, answer)),
+            None => Ok(self.management_proven(session, answer)),
         }
     }
 }

@@ -72,6 +72,7 @@ impl PivApplet {
     ) -> Result<Progress, StatusWord> {
         let key = match &approved {
             Approved::KeyUse(operation) => operation.slot.reference(),
+            Approved::Deletion(slot, _) => slot.reference(),
             Approved::Management(_) | Approved::Reset => MANAGEMENT_KEY,
         };
         match decision {
@@ -93,6 +94,14 @@ impl PivApplet {
                     confirmed.insert(operation.key.clone(), context.now);
                 }
                 Ok(self.start(session, operation, context))
+            }
+            // The management key, or the key in the slot, may be another one by now.
+            Approved::Deletion(slot, key) => {
+                self.require_management(session, context)?;
+                if self.state.key(slot).is_none_or(|record| record.handle != key) {
+                    return Err(StatusWord::ConditionsNotSatisfied);
+                }
+                self.remove_key(slot, context)
             }
             Approved::Management(answer) => Ok(self.management_proven(session, answer)),
             // A card that was made new, or got a new PIN from its owner, in the meantime is not the one that was to go.

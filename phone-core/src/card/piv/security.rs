@@ -10,6 +10,7 @@ use super::biometric::TEMPORARY_PIN_LENGTH;
 use super::generate::Generation;
 use super::management_key::{BLOCK, Challenge};
 use super::policy::PinPolicy;
+use super::reference::Slot;
 use crate::traits::{KeyHandle, PinPurpose};
 
 /// Whether the PIN has been verified, and for what.
@@ -61,6 +62,8 @@ pub(crate) enum Approved {
     KeyUse(KeyOperation),
     /// The management key counts as proven, and the host's challenge is answered where it sent one.
     Management(Option<[u8; BLOCK]>),
+    /// The key in this slot is deleted, if it is still this one.
+    Deletion(Slot, KeyHandle),
     /// The card is made new.
     Reset,
 }

@@ -256,6 +256,70 @@ fn a_reset_that_the_owner_confirms_too_late_does_not_happen() {
     assert_eq!(send(&mut card, &mut host, "00200080 08 323436383130FFFF"), "9000");
 }
 
+/// An owner's card with a key in 9A and the well-known management key, and a host that may administer. Effects are held.
+fn administered_card() -> (TestBox, TestHost) {
+    let mut card = TestBox::with(CardConfig::default(), TestStore::new());
+    let set = "00FFFFFF 1B 0A9B18 010203040506070801020304050607080102030405060708";
+    for command in [set, "0047009A 05 AC03800111 00"] {
+        assert!(text(&card.local(&bytes(command))).ends_with("9000"), "{command}");
+    }
+    card.permit(1, Permissions::test_host());
+    let host = card.host(1);
+    card.hold = true;
+    (card, host)
+}
+
+/// Answers the challenge of the management key, up to the question to the owner.
+fn answer_challenge(card: &mut TestBox, host: &mut TestHost) -> String {
+    let answer = send(card, host, "00870A9B 04 7C028100 00");
+    let challenge = bytes(answer.strip_prefix("7C128110").and_then(|rest| rest.strip_suffix("9000")).unwrap());
+    let response = text(&aes192(&challenge));
+    send(card, host, &format!("00870A9B 14 7C128210{response}"))
+}
+
+#[test]
+fn on_an_owned_card_the_owner_confirms_administration_and_each_deletion() {
+    const DELETE: &str = "00F6FF9A";
+    let (mut card, mut host) = administered_card();
+    assert_eq!(answer_challenge(&mut card, &mut host), "");
+    decide(&mut card, ApprovalDecision::Denied);
+    assert_eq!(answer(&mut card, &host), "6982");
+    assert_eq!(send(&mut card, &mut host, PUT), "6982");
+    assert_eq!(answer_challenge(&mut card, &mut host), "");
+    decide(&mut card, ApprovalDecision::Approved);
+    assert_eq!(answer(&mut card, &host), "9000");
+    assert_eq!(send(&mut card, &mut host, PUT), "9000");
+    assert_eq!(send(&mut card, &mut host, "00F6FF9C"), "6A88", "nobody is asked about a key that is not there");
+    for (decision, status, left) in [(ApprovalDecision::Unanswered, "6985", 1), (ApprovalDecision::Approved, "9000", 0)]
+    {
+        assert_eq!(send(&mut card, &mut host, DELETE), "");
+        assert!(matches!(&card.out.held[0].1, Effect::Approve(request) if request.key == 0x9A), "{:?}", card.out.held);
+        decide(&mut card, decision);
+        assert_eq!(answer(&mut card, &host), status);
+        assert_eq!(card.card.key_handles().len(), left);
+    }
+}
+
+#[test]
+fn a_confirmed_deletion_does_not_meet_another_key() {
+    let (mut card, mut host) = administered_card();
+    answer_challenge(&mut card, &mut host);
+    decide(&mut card, ApprovalDecision::Approved);
+    answer(&mut card, &host);
+    assert_eq!(send(&mut card, &mut host, "00F6FF9A"), "");
+    card.handle(Input::Local {
+        request: 9,
+        command: pocketcard_protocol::apdu::Command::parse(&bytes("0047009A05AC0380011100")).unwrap(),
+    });
+    // The owner's new key is there before the owner's answer.
+    let (operation, effect) = card.out.held.pop().unwrap();
+    let result = card.keys.perform(effect);
+    card.handle(Input::Completed { operation, result });
+    decide(&mut card, ApprovalDecision::Approved);
+    assert_eq!(answer(&mut card, &host), "6985");
+    assert_eq!(card.card.key_handles().len(), 1);
+}
+
 #[test]
 fn version_and_serial() {
     let mut card = TestBox::test_card();
