@@ -14,10 +14,7 @@ use super::{
     mailbox::{PhoneError, ScanError},
     run::Runtime,
 };
-use crate::{
-    card::{Input, LinkId},
-    traits::HostId,
-};
+use crate::{card::LinkId, traits::HostId};
 
 /// How long the phone waits for the host after the owner scanned.
 const LIMIT: Duration = OFFER_LIFETIME;
@@ -117,10 +114,8 @@ impl Runtime {
         }
         match sealed.ok().map(|sealed| self.hosts.store(host, name, pair, &sealed, now)) {
             Some(Ok(())) => {
-                // A host that pairs again has new keys; what it had open under the old ones ends.
+                // A host that pairs again has new keys, and the permissions of a new one; what it had open under the old ones ends.
                 self.close_links_of(&host, now);
-                let permissions = self.hosts.permissions(&host);
-                self.card.handle(Input::PermissionsChanged { host, permissions }, now);
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.link.pair_stored(now);
                     self.touched.push(link);
