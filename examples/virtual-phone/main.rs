@@ -4,6 +4,7 @@ mod approver;
 mod arguments;
 mod clock;
 mod device_key;
+mod enrolment;
 mod events;
 mod output;
 mod probe;
@@ -63,7 +64,8 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
         _ = terminate.recv() => return Ok(()),
     };
     let Started { phone, running, listener, questions, enrolled } = started;
-    let reporting = tokio::spawn(report(phone.events(), output.clone(), arguments.no_apdu_events));
+    let (results, done) = async_channel::unbounded();
+    let reporting = tokio::spawn(report(phone.events(), done, output.clone(), arguments.no_apdu_events));
     let listens = listener.as_ref().map(|listener| listener.address().to_owned());
     let mut serving = tokio::task::JoinSet::new();
     if let Some(listener) = listener {
@@ -80,7 +82,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
     let address = listens.unwrap_or_else(|| "Bluetooth".to_owned());
     let owner = async {
         if arguments.script {
-            script::run(&phone, &output, questions).await;
+            script::run(&phone, &output, results, questions).await;
             Ok(())
         } else {
             ui::run(&phone, &arguments, &address, enrolled, questions).await
@@ -101,15 +103,29 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
 }
 
 /// Writes what happens to standard output and the log.
+///
+/// - `results`: of what the owner had done; each is written after what happened until then.
 async fn report(
     events: async_channel::Receiver<pocketcard_phone::runtime::PhoneEvent>,
+    results: async_channel::Receiver<serde_json::Value>,
     output: Output,
     no_apdu_events: bool,
 ) {
     if output.is_silent() {
         return;
     }
-    while let Ok(event) = events.recv().await {
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                Ok(event) => event,
+                Err(_) => return,
+            },
+            Ok(result) = results.recv() => {
+                output.event(&result);
+                continue;
+            }
+        };
         if !events::is_frequent(&event) {
             output.event(&events::value(&event));
         } else if !no_apdu_events {

@@ -19,6 +19,7 @@ use crate::{
     arguments::{Address, Arguments, TestCard},
     clock::BootClock,
     device_key::{self, DeviceKeyError},
+    enrolment,
     output::Output,
     probe::TestProbe,
     socket::{ListenError, Listener, Peers},
@@ -69,7 +70,7 @@ pub(crate) struct Started {
     pub(crate) running: JoinHandle<()>,
     pub(crate) listener: Option<Listener>,
     pub(crate) questions: Receiver<Question>,
-    /// Whether the card has a PIN: test cards have, others only once their owner has enrolled them.
+    /// Whether there is a PIN, or a PUK to have it back: test cards have them, others only once their owner has chosen them.
     pub(crate) enrolled: bool,
 }
 
@@ -114,7 +115,7 @@ pub(crate) async fn start(arguments: &Arguments, output: &Output) -> Result<Star
         Some(address) => Some(Listener::bind(address, peers).await?),
         None => None,
     };
-    let enrolled = arguments.test_card.is_some();
+    let enrolled = !enrolment::tries(&phone).await.are_over();
     Ok(Started { phone, running, listener, questions, enrolled })
 }
 

@@ -37,6 +37,11 @@ pub struct Phone {
 
 impl Phone {
     pub fn start(folder: &Path, more: &[&str]) -> Self {
+        Self::start_with_ready(folder, more).0
+    }
+
+    /// The phone, and what it says when it is ready.
+    pub fn start_with_ready(folder: &Path, more: &[&str]) -> (Self, Value) {
         let socket = folder.join("phone.sock");
         let mut child = Command::new(env!("CARGO_BIN_EXE_virtual-phone"))
             .args(["--script", "--name", "Test phone", "--state"])
@@ -56,17 +61,22 @@ impl Phone {
             }
         });
         let mut phone = Self { input: child.stdin.take(), child, events, socket };
-        phone.event("ready");
-        phone
+        let ready = phone.event("ready");
+        (phone, ready)
     }
 
     /// The next event of this kind; others before it are skipped.
     pub fn event(&mut self, kind: &str) -> Value {
+        self.any_of(&[kind])
+    }
+
+    /// The next event of one of these kinds.
+    pub fn any_of(&mut self, kinds: &[&str]) -> Value {
         let deadline = Instant::now() + LIMIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let event = self.events.recv_timeout(left).unwrap_or_else(|error| panic!("no event {kind:?}: {error}"));
-            if event["event"] == kind {
+            let event = self.events.recv_timeout(left).unwrap_or_else(|error| panic!("no event {kinds:?}: {error}"));
+            if kinds.iter().any(|kind| event["event"] == *kind) {
                 return event;
             }
         }

@@ -1,164 +1,131 @@
 //! The phone under script: events out, commands in, both as JSON lines.
 
 mod answers;
+mod jobs;
+mod request;
 
 use std::{
+    fmt::Display,
     io::{self, BufRead},
+    path::Path,
     thread,
 };
 
-use async_channel::Receiver;
-use pocketcard_phone::{HostId, OwnerDecision, runtime::Phone};
-use serde::Deserialize;
+use async_channel::{Receiver, Sender};
+use pocketcard_phone::{HostId, enrolment::Names, runtime::Phone};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::{approver::Question, events, output::Output};
+use crate::{approver::Question, enrolment as owner, events, output::Output};
 use answers::Answers;
+use jobs::Jobs;
+use request::{Request, changed, new_keys};
 
-/// Length of a line that needs no more room while it is read, in bytes. No line with a secret in it is longer.
+/// Length of a line that needs no more room while it is read, in bytes. No line with a secret in it need be longer.
 const LINE: usize = 4096;
 
-/// A secret is borrowed from the line, which is wiped. One that is written with escapes is refused: it would have to be copied.
-type Secret<'a> = &'a str;
-
-#[derive(Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-enum Request<'a> {
-    Scan {
-        #[serde(borrow)]
-        qr: Secret<'a>,
-    },
-    Compare,
-    Confirm {
-        agree: bool,
-    },
-    CancelPairing,
-    Approve {
-        id: u64,
-        agree: bool,
-    },
-    EnterPin {
-        id: u64,
-        #[serde(borrow)]
-        pin: Secret<'a>,
-        #[serde(borrow)]
-        new: Option<Secret<'a>>,
-        #[serde(borrow)]
-        repeated: Option<Secret<'a>>,
-    },
-    CancelPin {
-        id: u64,
-    },
-    OwnerCheck {
-        id: u64,
-        result: OwnerCheckResult,
-    },
-    Hosts,
-    Forget {
-        id: String,
-    },
-    Rename {
-        id: String,
-        name: String,
-    },
-    Lock,
-    Unlock,
-    Quit,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum OwnerCheckResult {
-    Matched,
-    NotMatched,
-    Cancelled,
-}
-
-impl From<OwnerCheckResult> for OwnerDecision {
-    fn from(result: OwnerCheckResult) -> Self {
-        match result {
-            OwnerCheckResult::Matched => Self::Matched,
-            OwnerCheckResult::NotMatched => Self::NotMatched,
-            OwnerCheckResult::Cancelled => Self::Cancelled,
-        }
-    }
+struct Script<'a> {
+    phone: &'a Phone,
+    output: &'a Output,
+    answers: Answers,
+    jobs: Jobs,
 }
 
 /// Reads commands until the input ends or says `quit`.
-pub(crate) async fn run(phone: &Phone, output: &Output, questions: Receiver<Question>) {
+///
+/// - `results`: takes the events that end what takes a while, to be written after what happened until then.
+pub(crate) async fn run(phone: &Phone, output: &Output, results: Sender<Value>, questions: Receiver<Question>) {
     let lines = lines();
-    let mut answers = Answers::default();
+    let mut script = Script { phone, output, answers: Answers::default(), jobs: Jobs::new(phone, results) };
     loop {
         tokio::select! {
             line = lines.recv() => match line {
                 Ok(line) if line.trim().is_empty() => {}
                 Ok(line) => match serde_json::from_str(&line) {
                     Ok(Request::Quit) => return,
-                    Ok(request) => perform(request, phone, output, &mut answers).await,
-                    // The text itself is not repeated: it may be a QR text.
+                    Ok(request) => {
+                        if let Err(message) = script.perform(request).await {
+                            output.event(&events::error(&message));
+                        }
+                    }
+                    // The text itself is not repeated: it may be a QR text or a PIN.
                     Err(error) => refuse(output, &format!("this is no command: {}", kind(&error))),
                 },
                 Err(_) => return,
             },
             Ok(question) = questions.recv() => {
-                if let Some(event) = answers.question(question) {
+                if let Some(event) = script.answers.question(question) {
                     output.event(&event);
                 }
             }
+            () = script.jobs.next_ended() => {}
         }
     }
 }
 
-async fn perform(request: Request<'_>, phone: &Phone, output: &Output, answers: &mut Answers) {
-    let failure: Option<String> = match request {
-        Request::Scan { qr } => match phone.scan(qr).await {
-            Ok(host) => {
-                output.event(&json!({ "event": "scanned", "host": host }));
-                None
+impl Script<'_> {
+    async fn perform(&mut self, request: Request<'_>) -> Result<(), String> {
+        match request {
+            Request::Scan { qr } => {
+                let host = self.phone.scan(qr).await.map_err(text)?;
+                self.output.event(&json!({ "event": "scanned", "host": host }));
             }
-            Err(error) => Some(error.to_string()),
-        },
-        Request::Compare => phone.compare().await.err().map(|error| error.to_string()),
-        Request::Confirm { agree } => phone.confirm_pairing(agree).await.err().map(|error| error.to_string()),
-        Request::CancelPairing => {
-            phone.cancel_pairing();
-            None
-        }
-        Request::Approve { id, agree } => answers.approve(id, agree).err().map(str::to_owned),
-        Request::EnterPin { id, pin, new, repeated } => {
-            answers.enter_pin(id, pin, new, repeated).err().map(str::to_owned)
-        }
-        Request::CancelPin { id } => answers.cancel_pin(id).err().map(str::to_owned),
-        Request::OwnerCheck { id, result } => answers.check_owner(id, result.into()).err().map(str::to_owned),
-        Request::Hosts => match phone.hosts().await {
-            Ok(hosts) => {
-                let hosts: Vec<Value> = hosts.iter().map(events::host).collect();
-                output.event(&json!({ "event": "hosts", "hosts": hosts }));
-                None
+            Request::Compare => self.phone.compare().await.map_err(text)?,
+            Request::Confirm { agree } => self.phone.confirm_pairing(agree).await.map_err(text)?,
+            Request::CancelPairing => self.phone.cancel_pairing(),
+            Request::Approve { id, agree } => self.answers.approve(id, agree)?,
+            Request::EnterPin { id, pin, new, repeated } => self.answers.enter_pin(id, pin, new, repeated)?,
+            Request::CancelPin { id } => self.answers.cancel_pin(id)?,
+            Request::OwnerCheck { id, result } => self.answers.check_owner(id, result.into())?,
+            Request::Hosts => {
+                let hosts: Vec<Value> = self.phone.hosts().await.map_err(text)?.iter().map(events::host).collect();
+                self.output.event(&json!({ "event": "hosts", "hosts": hosts }));
             }
-            Err(error) => Some(error.to_string()),
-        },
-        Request::Forget { id } => match HostId::from_hex(&id) {
-            Some(host) => phone.forget(host).await.err().map(|error| error.to_string()),
-            None => Some("an id is 64 hexadecimal digits, as in the event \"hosts\"".to_owned()),
-        },
-        Request::Rename { id, name } => match HostId::from_hex(&id) {
-            Some(host) => phone.rename(host, &name).await.err().map(|error| error.to_string()),
-            None => Some("an id is 64 hexadecimal digits, as in the event \"hosts\"".to_owned()),
-        },
-        Request::Lock => {
-            phone.lock_card();
-            None
+            Request::Forget { id } => self.phone.forget(host(&id)?).await.map_err(text)?,
+            Request::Rename { id, name } => self.phone.rename(host(&id)?, &name).await.map_err(text)?,
+            Request::Permit { id, keys, typed_pin, administer, connect_unattended } => {
+                let host = host(&id)?;
+                let hosts = self.phone.hosts().await.map_err(text)?;
+                let info = hosts.into_iter().find(|info| info.host == host).ok_or("no host with this id is paired")?;
+                let permissions = changed(info.permissions, keys, typed_pin, administer, connect_unattended);
+                self.phone.set_permissions(host, permissions).await.map_err(text)?;
+            }
+            Request::AllowConnection { id } => self.phone.allow_connection(host(&id)?).await.map_err(text)?,
+            Request::OwnerPresent => self.phone.owner_present(),
+            Request::Log => self.log().await?,
+            Request::ExportLog { path } => {
+                let entries = owner::export_log(self.phone, Path::new(&path)).await.map_err(text)?;
+                self.output.event(&json!({ "event": "log_exported", "path": path, "entries": entries }));
+            }
+            Request::ChoosePin { pin, puk } => self.jobs.choose_pin(pin, puk),
+            Request::ChangePin { pin, new } => self.jobs.change_pin(pin, new),
+            Request::ChangePuk { puk, new } => self.jobs.change_puk(puk, new),
+            Request::Enrol { pin, puk, names, keys } => {
+                let names = Names::try_from(names).map_err(text)?;
+                self.jobs.enrol(pin, puk, names, new_keys(keys));
+            }
+            Request::MakeKey { key } => self.jobs.make_key(key.into()),
+            Request::RequestCertificate { pin, slot, names } => {
+                let names = Names::try_from(names).map_err(text)?;
+                self.jobs.request_certificate(pin, slot.0, names);
+            }
+            Request::ImportCertificate { slot, certificate } => self.jobs.import_certificate(slot.0, certificate),
+            Request::Slots => self.jobs.slots(),
+            Request::FactoryReset => self.jobs.factory_reset(),
+            Request::Lock => self.phone.lock_card(),
+            Request::Unlock => self.phone.unlock_card(),
+            Request::Quit => {}
         }
-        Request::Unlock => {
-            phone.unlock_card();
-            None
+        Ok(())
+    }
+
+    async fn log(&self) -> Result<(), String> {
+        let entries = self.phone.log().await.map_err(text)?;
+        for entry in &entries {
+            self.output.event(&events::tagged("log_entry", events::log_entry(entry)));
         }
-        Request::Quit => None,
-    };
-    if let Some(message) = failure {
-        output.event(&json!({ "event": "error", "message": message }));
+        self.output.event(&json!({ "event": "log_end", "entries": entries.len() }));
+        Ok(())
     }
 }
 
@@ -185,6 +152,14 @@ fn lines() -> Receiver<Zeroizing<String>> {
     // Without the thread the sender is gone and the script ends at once.
     drop(thread::Builder::new().name("input".to_owned()).spawn(read));
     receiver
+}
+
+fn host(id: &str) -> Result<HostId, &'static str> {
+    HostId::from_hex(id).ok_or("an id is 64 hexadecimal digits, as in the event \"hosts\"")
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
 }
 
 fn kind(error: &serde_json::Error) -> &'static str {
