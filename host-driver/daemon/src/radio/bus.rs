@@ -147,6 +147,10 @@ impl Bus {
             // A device that is gone needs no forgetting.
             let Ok(paired) = subject.get::<bool>(DEVICE, "Paired").await else { return };
             if paired {
+                // All that can be done is to end a connection that an earlier daemon left.
+                if subject.get::<bool>(DEVICE, "Connected").await.unwrap_or_default() {
+                    let _: Result<(), dbus::Error> = subject.method_call(DEVICE, "Disconnect", ()).await;
+                }
                 return;
             }
             let Ok(path) = Path::new(path) else { return };

@@ -1,11 +1,12 @@
 //! Looks for phones and connects to them, for as long as the daemon runs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pocketcard_protocol::advertising::{Epoch, Identifier};
 use pocketcard_protocol::channel::PublicKey;
+use pocketcard_protocol::gatt;
 use pocketcard_protocol::l2cap::DOUBT;
 use pocketcard_protocol::pairing::PairKeys;
 use tokio::sync::{Mutex, mpsc};
@@ -122,8 +123,10 @@ struct Round<'a, C: Central> {
     hub: &'a Weak<Hub>,
     air: &'a Arc<Air>,
     central: C,
-    /// Targets that a task is at.
-    busy: HashSet<Target>,
+    /// Targets that a task is at, and by which device.
+    busy: HashMap<Target, C::Address>,
+    /// Which phone a device turned out to be.
+    met: HashMap<C::Address, PublicKey>,
     /// Per device, so that one which repeats a phone's identifier does not keep the phone itself waiting.
     refused: HashMap<(Target, C::Address), Refused>,
     /// Phones whose channels of L2CAP went wrong, and until when they are not used.
@@ -147,8 +150,8 @@ enum Listening {
 impl<'a, C: Central> Round<'a, C> {
     fn new(hub: &'a Weak<Hub>, air: &'a Arc<Air>, central: C) -> Self {
         let (reporter, reports) = mpsc::unbounded_channel();
-        let (busy, refused, doubted) = (HashSet::new(), HashMap::new(), HashMap::new());
-        Self { hub, air, central, busy, refused, doubted, reports, reporter, turn: Arc::default() }
+        let (busy, met, refused, doubted) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        Self { hub, air, central, busy, met, refused, doubted, reports, reporter, turn: Arc::default() }
     }
 
     /// Listens while there is somebody to look for. Gives why that came to an end; nothing if the daemon is gone.
@@ -225,22 +228,18 @@ impl<'a, C: Central> Round<'a, C> {
         let epochs = Epoch::at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()).neighbours();
         for phone in phones {
             let target = Target::Phone(phone.keys.peer);
-            if !self.busy.contains(&target) {
+            if !self.busy.contains_key(&target) {
                 wanted.extend(epochs.map(|epoch| (Identifier::of_pair(&phone.keys, epoch), target)));
             }
         }
         let searched = searches.iter().map(|(number, identifier, _)| (*identifier, Target::Search(*number)));
-        wanted.extend(searched.filter(|(_, target)| !self.busy.contains(target)));
+        wanted.extend(searched.filter(|(_, target)| !self.busy.contains_key(target)));
         wanted
     }
 
     fn heard(&mut self, sighting: &Sighting<C::Address>, wanted: &HashMap<Identifier, Target>, phones: &[RadioPhone]) {
         for identifier in &sighting.identifiers {
-            let target = wanted.get(identifier);
-            let waits = target.and_then(|target| self.refused.get(&(*target, sighting.address.clone())));
-            if waits.is_some_and(|refused| Instant::now() < refused.not_before) {
-                continue;
-            }
+            let target = wanted.get(identifier).filter(|target| self.may_try(**target, &sighting.address));
             match target {
                 Some(Target::Phone(peer)) => {
                     self.air.saw(*peer);
@@ -251,13 +250,42 @@ impl<'a, C: Central> Round<'a, C> {
                 None => {}
             }
         }
+        // The service's UUID is never advertised.
+        let service = gatt::service(0).map(|uuid| Identifier::from(uuid.to_be_bytes()));
+        if service.is_some_and(|service| sighting.identifiers.contains(&service)) {
+            self.heard_of_old(&sighting.address, phones);
+        }
+    }
+
+    /// A device whose services the system keeps, since it is bonded for other purposes: its identifiers are not told any
+    /// more. It may be the phone that it was before; if it was none yet, it may be any, which the handshake tells.
+    fn heard_of_old(&mut self, address: &C::Address, phones: &[RadioPhone]) {
+        // A phone that we have may advertise for other computers meanwhile.
+        if self.busy.values().any(|busy| busy == address) {
+            return;
+        }
+        let met = self.met.get(address).filter(|met| phones.iter().any(|phone| phone.keys.peer == **met));
+        let phone = phones.iter().find(|phone| {
+            let target = Target::Phone(phone.keys.peer);
+            met.is_none_or(|met| *met == phone.keys.peer)
+                && !self.busy.contains_key(&target)
+                && self.may_try(target, address)
+        });
+        if let Some(phone) = phone {
+            self.connect(phone, address.clone());
+        }
+    }
+
+    fn may_try(&self, target: Target, address: &C::Address) -> bool {
+        let refused = self.refused.get(&(target, address.clone()));
+        refused.is_none_or(|refused| Instant::now() >= refused.not_before)
     }
 
     /// Connects to a paired phone and carries its link, in a task of its own.
     fn connect(&mut self, phone: &RadioPhone, address: C::Address) {
         let target = Target::Phone(phone.keys.peer);
         let Some(place) = self.air.place() else { return };
-        self.busy.insert(target);
+        self.busy.insert(target, address.clone());
         let (hub, central, turn) = (Weak::clone(self.hub), self.central.clone(), Arc::clone(&self.turn));
         let (slot, keys, reporter) = (Arc::clone(&phone.slot), Arc::clone(&phone.keys), self.reporter.clone());
         let doubted = self.doubted.get(&keys.peer).is_some_and(|until| Instant::now() < *until);
@@ -286,7 +314,7 @@ impl<'a, C: Central> Round<'a, C> {
         let Some((.., wires)) = self.air.searches().into_iter().find(|(search, ..)| *search == number) else { return };
         let Some(place) = self.air.place() else { return };
         let target = Target::Search(number);
-        self.busy.insert(target);
+        self.busy.insert(target, address.clone());
         let (central, turn, reporter) = (self.central.clone(), Arc::clone(&self.turn), self.reporter.clone());
         tokio::spawn(async move {
             let _place = place;
@@ -317,6 +345,10 @@ impl<'a, C: Central> Round<'a, C> {
             self.doubted.insert(peer, now + DOUBT);
         }
         if ended.open {
+            if let Target::Phone(peer) = target {
+                self.met.retain(|_, met| *met != peer);
+                self.met.insert(address.clone(), peer);
+            }
             self.refused.remove(&(target, address));
             return;
         }

@@ -353,6 +353,50 @@ async fn an_instance_that_is_taken_is_passed_over() {
     world.connected().await;
 }
 
+/// As the system shows a device whose services it keeps.
+fn kept() -> Vec<Identifier> {
+    vec![Identifier::from(gatt::service(0).unwrap().to_be_bytes())]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bonded_phone_is_found_again_although_its_identifiers_are_not_told() {
+    let world = world(185, true);
+    world.connected().await;
+    world.sim.put(1, Device { identifiers: kept(), ..world.device.clone() });
+    world.hint(PeerEvent::Gone);
+    world.until("connects again", |world| locked(&world.sim.0.connects).len() == 2).await;
+    world.connected().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bonded_device_that_is_no_phone_of_ours_is_tried_less_and_less() {
+    let world = world(185, false);
+    let stranger = PhoneConfig {
+        identity: Arc::new(StaticSecret::generate(&SystemEntropy).unwrap()),
+        pairs: Arc::new(|_| None),
+        ..world.device.phone.clone()
+    };
+    world.sim.put(2, Device { identifiers: kept(), phone: stranger, ..world.device.clone() });
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let tries = locked(&world.sim.0.connects).len();
+    assert!((5..=20).contains(&tries), "{tries}");
+    // And the phone itself does not wait for it.
+    world.sim.put(1, Device { identifiers: kept(), ..world.device.clone() });
+    world.connected().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phone_that_is_connected_is_not_taken_for_another_that_is_away() {
+    let world = world(185, true);
+    world.connected().await;
+    let other = pair(&StaticSecret::generate(&SystemEntropy).unwrap(), 9);
+    world.hub.add(Record { keys: other, name: "Other".into(), slot: 1, address: None, confirmed: true }).unwrap();
+    // It advertises for other computers meanwhile, and the search goes on for the other phone.
+    world.sim.put(1, Device { identifiers: kept(), ..world.device.clone() });
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(locked(&world.sim.0.connects).len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_phone_that_does_not_let_us_in_is_tried_less_and_less() {
     let world = world(185, false);
