@@ -267,6 +267,16 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
             if answer.request_id == request:
                 return answer.response.hex()
 
+    async def reset_while_asking(self):
+        """Resets the card, and waits until the question to the owner has gone away."""
+        self.host.reset()
+        self.flush()
+        await self.phone_event(ffi.PhoneEvent.COMMAND_CANCELLED)
+        # See asyncSetUp: the coroutine notices when the loop next has something to do. The phone has long gone on.
+        async with asyncio.timeout(LIMIT):
+            while not self.owner.cancelled.is_set():
+                await asyncio.sleep(0.01)
+
     async def with_key(self):
         """Pairs, makes a key on the phone, connects and verifies the PIN."""
         host_id = await self.pair()
@@ -357,13 +367,7 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         self.host.transmit(SIGN)
         self.flush()
         await self.within(self.owner.waiting.wait())
-        self.host.reset()
-        self.flush()
-        await self.phone_event(ffi.PhoneEvent.COMMAND_CANCELLED)
-        # See asyncSetUp: the coroutine notices when the loop next has something to do. The phone has long gone on.
-        async with asyncio.timeout(LIMIT):
-            while not self.owner.cancelled.is_set():
-                await asyncio.sleep(0.01)
+        await self.reset_while_asking()
         late.set_result(ffi.ApprovalDecision.APPROVED)
         self.owner.decision = ffi.ApprovalDecision.APPROVED
         self.assertEqual((await self.transmit(SIGN))[-2:], b"\x69\x82", "the reset took the PIN's proof away")
@@ -494,12 +498,7 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         self.host.enter_pin()
         self.flush()
         await self.within(self.owner.waiting.wait())
-        self.host.reset()
-        self.flush()
-        await self.phone_event(ffi.PhoneEvent.COMMAND_CANCELLED)
-        async with asyncio.timeout(LIMIT):
-            while not self.owner.cancelled.is_set():
-                await asyncio.sleep(0.01)
+        await self.reset_while_asking()
         late.set_result(ffi.PinAnswer.ENTERED(current="123456", new=None))
         self.assertEqual((await self.transmit(VERIFY[:4])).hex(), "63c3", "nothing is verified, and no try is gone")
         self.owner.pin = ffi.PinAnswer.ENTERED(current="123456", new=None)

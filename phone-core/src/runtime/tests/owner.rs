@@ -183,6 +183,11 @@ fn the_log_says_who_did_what_and_how_it_ended_and_nothing_else() {
     ] {
         assert_eq!(status(&mut world, &mut host, session, request, command), expected, "{request}");
     }
+    // A step that only leads to another one is worth a line if it is refused.
+    let witness = [0x00, 0x87, 0x0A, 0x9B, 4, 0x7C, 2, 0x80, 0, 0];
+    assert_eq!(status(&mut world, &mut host, session, 9, &witness), 0x9000);
+    world.ask(phone.set_permissions(id, Permissions::new_host())).unwrap();
+    assert_eq!(status(&mut world, &mut host, session, 10, &witness), 0x6982);
     world.ask(phone.rename(id, "Laptop")).unwrap();
     world.ask(phone.set_permissions(id, Permissions::none())).unwrap();
     world.ask(phone.forget(id)).unwrap();
@@ -196,6 +201,8 @@ fn the_log_says_who_did_what_and_how_it_ended_and_nothing_else() {
         "Host 1: verify_pin done",
         "Host 1: sign done",
         "Host 1: write_object failed",
+        "Host 1: set_permissions done",
+        "Host 1: ask_for_witness administration_not_permitted",
         "Laptop: set_permissions done",
         "Laptop: forget done",
         "owner: lock done",
@@ -208,7 +215,7 @@ fn the_log_says_who_did_what_and_how_it_ended_and_nothing_else() {
     assert_eq!(found, expected);
     let entries = log(&mut world);
     let keys: Vec<u8> = entries.iter().filter_map(|entry| entry.operation.key()).collect();
-    assert_eq!(keys, [0x9A, 0x80, 0x80, 0x9A]);
+    assert_eq!(keys, [0x9A, 0x80, 0x80, 0x9A, 0x9B]);
     assert_eq!(entries[3].result, LogResult::WrongPin { tries_left: 2 });
     assert_eq!(entries[3].host, Some(LoggedHost { host: id, name: "Host 1".to_owned() }), "the name of then");
     assert_eq!(entries[1].operation, LogOperation::Card(Deed::MakeKey(Slot::Authentication)));
