@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use pocketcard_phone::card::test_support::InstantKeys;
 use pocketcard_phone::card::{Effect, EffectResult};
 use pocketcard_phone::{
-    ApprovalDecision, ApprovalRequest, Approver, Clock as _, KeyAlgorithm, KeyHandle, KeyStore, KeyStoreError,
-    PinAnswer, PinRequest, PublicKeyData, SealingError, SealingKey,
+    ApprovalDecision, ApprovalRequest, Approver, Clock as _, EnteredPin, KeyAlgorithm, KeyHandle, KeyStore,
+    KeyStoreError, PinAnswer, PinRequest, PublicKeyData, SealingError, SealingKey,
 };
 use zeroize::Zeroizing;
 
@@ -113,27 +113,47 @@ impl KeyStore for CountedKeys {
     }
 }
 
-/// An owner who says yes at once, and enters no PIN. Whoever makes this phone ask is counted.
-#[derive(Debug, Default)]
-pub struct CountedOwner(AtomicU64);
+/// An owner who says yes at once, and enters the PIN that somebody chose. Whoever makes this phone ask is counted.
+#[derive(Debug)]
+pub struct CountedOwner {
+    asked: AtomicU64,
+    pin: Mutex<Option<String>>,
+    clock: Arc<VirtualClock>,
+    /// How long it takes to enter a PIN.
+    time: Duration,
+}
 
 impl CountedOwner {
-    /// How often the owner was asked.
+    pub(crate) fn new(clock: Arc<VirtualClock>, time: Duration) -> Self {
+        Self { asked: AtomicU64::new(0), pin: Mutex::default(), clock, time }
+    }
+
+    /// How often the owner was asked, for whatever.
     pub fn asked(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// From now on the owner enters this; `None`: nobody answers.
+    pub fn enters(&self, pin: Option<&str>) {
+        *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = pin.map(str::to_owned);
     }
 }
 
 #[async_trait]
 impl Approver for CountedOwner {
     async fn approve(&self, _request: ApprovalRequest) -> ApprovalDecision {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.asked.fetch_add(1, Ordering::Relaxed);
         ApprovalDecision::Approved
     }
 
     async fn enter_pin(&self, _request: PinRequest) -> PinAnswer {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        PinAnswer::Unanswered
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let until = self.clock.now() + self.time;
+        self.clock.sleep_until(until).await;
+        match self.pin.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some(pin) => PinAnswer::Entered(EnteredPin { current: pin.into(), new: None }),
+            None => PinAnswer::Unanswered,
+        }
     }
 }
 

@@ -110,7 +110,7 @@ impl SimulatedPhone {
         let clock = Arc::new(VirtualClock::default());
         clock.set(now);
         let keys = Arc::new(CountedKeys::new(Arc::clone(&clock), setup.key_time));
-        let owner = Arc::new(CountedOwner::default());
+        let owner = Arc::new(CountedOwner::new(Arc::clone(&clock), setup.key_time));
         let probe = Arc::new(RecordingProbe::default());
         let store = MemoryStore::new();
         let entropy: Arc<dyn Entropy> = Arc::new(TestEntropy::new(seed));

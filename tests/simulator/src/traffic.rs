@@ -35,7 +35,7 @@ pub struct Traffic {
 impl Traffic {
     pub(crate) fn sent(&mut self, body: Option<&Body>) {
         match body {
-            Some(Body::Transmit(_)) => self.commands += 1,
+            Some(Body::Transmit(_) | Body::PinEntry(_)) => self.commands += 1,
             Some(Body::Fetch(_)) => self.pages += 1,
             _ => self.others += 1,
         }

@@ -1,13 +1,14 @@
-//! Links that drop in the middle of VERIFY and of signatures, at every boundary between two fragments. Within the grace
+//! Links that drop in the middle of VERIFY, of the entry of a PIN on the phone and of signatures, at every boundary between two fragments. Within the grace
 //! nothing is lost and nothing done twice; after it the card is gone for every program, and comes back as a new one.
 #![allow(clippy::expect_used, clippy::panic)] // helpers of tests
 
 use std::time::Duration;
 
-use pocketcard_front::{Failure, PowerAction};
+use pocketcard_front::{Failure, PinEntry, PowerAction};
 use pocketcard_phone::card::CardConfig;
 use pocketcard_protocol::link::Side;
 use pocketcard_protocol::link::limits::GRACE_LIMIT;
+use pocketcard_protocol::messages::PinOperation;
 use pocketcard_simulator::radio::Parameters;
 use pocketcard_simulator::recording::local;
 use pocketcard_simulator::{Cut, PhoneSetup, Random, SlotNumber, World, for_seeds};
@@ -27,11 +28,20 @@ const FAR_AWAY: Duration = Duration::from_secs(8);
 enum Operation {
     Verify,
     VerifyWrong,
+    Enter,
+    EnterWrong,
     SignEc,
     SignRsa,
 }
 
-const OPERATIONS: [Operation; 4] = [Operation::Verify, Operation::VerifyWrong, Operation::SignEc, Operation::SignRsa];
+const OPERATIONS: [Operation; 6] = [
+    Operation::Verify,
+    Operation::VerifyWrong,
+    Operation::Enter,
+    Operation::EnterWrong,
+    Operation::SignEc,
+    Operation::SignRsa,
+];
 
 impl Operation {
     /// Its commands, of which one crosses the air.
@@ -39,6 +49,8 @@ impl Operation {
         match self {
             Self::Verify => vec![VERIFY.to_vec()],
             Self::VerifyWrong => vec![WRONG.to_vec()],
+            // Not a command; see `Bench::perform`.
+            Self::Enter | Self::EnterWrong => Vec::new(),
             // 9A has a P-256 key, 9D an RSA key.
             Self::SignEc => {
                 let head = [0, 0x87, 0x11, 0x9A, 0x26, 0x7C, 0x24, 0x82, 0x00, 0x81, 0x20];
@@ -56,6 +68,15 @@ impl Operation {
                     vec![0, 0xC0, 0, 0, 8],
                 ]
             }
+        }
+    }
+
+    /// What the owner enters.
+    const fn entered(self) -> Option<&'static str> {
+        match self {
+            Self::Enter => Some("123456"),
+            Self::EnterWrong => Some("999999"),
+            _ => None,
         }
     }
 
@@ -108,7 +129,17 @@ impl Bench {
         self.world.phone_of(self.slot).keys().uses()
     }
 
+    fn asked(&mut self) -> u64 {
+        self.world.phone_of(self.slot).owner().asked()
+    }
+
     fn perform(&mut self, operation: Operation) -> Result<Vec<u8>, Failure> {
+        if let Some(pin) = operation.entered() {
+            self.world.phone_of(self.slot).owner().enters(Some(pin));
+            let entry =
+                PinEntry { operation: PinOperation::Verify, key_reference: 0x80, time_limit: Duration::from_secs(25) };
+            return self.world.enter_pin(self.slot, entry);
+        }
         let mut answer = Ok(Vec::new());
         for command in operation.commands() {
             answer = Ok(self.world.transmit(self.slot, &command)?);
@@ -141,19 +172,22 @@ impl Bench {
         let told = format!("{operation:?} cut after {values} values by {cut:?}");
         self.prepare(operation);
         let (uses, generation) = (self.uses(), self.world.presence(self.slot).generation);
+        let asked = self.asked();
         let answer = self.cut_during(operation, values, cut);
         self.world.run(HEALED);
         assert!(self.world.is_open(self.slot), "{told}: the phone does not come back");
         assert_eq!(self.world.presence(self.slot).generation, generation, "{told}: the card was removed");
         let status = self.must(&STATUS);
         let expected: (&[u8], &[u8], u64) = match operation {
-            Operation::Verify => (&DONE, &DONE, 0),
-            Operation::VerifyWrong => (&[0x63, 0xC2], &[0x63, 0xC2], 0),
+            Operation::Verify | Operation::Enter => (&DONE, &DONE, 0),
+            Operation::VerifyWrong | Operation::EnterWrong => (&[0x63, 0xC2], &[0x63, 0xC2], 0),
             Operation::SignEc | Operation::SignRsa => (&DONE, &DONE, 1),
         };
         let answer = answer.unwrap_or_else(|failure| panic!("{told}: {failure:?}"));
         assert!(answer.ends_with(expected.0), "{told}: {answer:02X?}");
         assert_eq!((status.as_slice(), self.uses() - uses), (expected.1, expected.2), "{told}");
+        let prompts = u64::from(operation.entered().is_some());
+        assert_eq!(self.asked() - asked, prompts, "{told}: the owner was asked again");
     }
 
     /// A drop that is longer than the grace, or of a phone without one.
@@ -171,9 +205,13 @@ impl Bench {
         let status = self.must(&STATUS);
         let used = self.uses() - uses;
         match (operation, &answer) {
-            (Operation::Verify, _) => assert_eq!(status, [0x63, 0xC3], "{told}: a verified PIN was left"),
-            (Operation::VerifyWrong, Ok(_)) => assert_eq!(status, [0x63, 0xC2], "{told}: answered and not counted"),
-            (Operation::VerifyWrong, Err(_)) => {
+            (Operation::Verify | Operation::Enter, _) => {
+                assert_eq!(status, [0x63, 0xC3], "{told}: a verified PIN was left")
+            }
+            (Operation::VerifyWrong | Operation::EnterWrong, Ok(_)) => {
+                assert_eq!(status, [0x63, 0xC2], "{told}: answered and not counted")
+            }
+            (Operation::VerifyWrong | Operation::EnterWrong, Err(_)) => {
                 assert!(status == [0x63, 0xC2] || status == [0x63, 0xC3], "{told}: counted twice: {status:02X?}");
             }
             (_, Ok(answer)) => assert_eq!(used, 1, "{told}: answered {answer:02X?}"),
@@ -203,9 +241,9 @@ fn a_short_drop_at_any_boundary_loses_nothing_and_does_nothing_twice() {
     everywhere(&mut bench, &SHORT, Bench::short_drop);
 }
 
-/// The phone says `Pending` meanwhile, and is done while it has no link.
+/// The phone says `Pending` meanwhile, and is done while it has no link; the owner types while it has none.
 #[test]
-fn a_signature_that_takes_its_time_survives_short_drops() {
+fn what_takes_its_time_survives_short_drops() {
     let key_time = Duration::from_millis(1_700);
     let mut bench = Bench::with_keys(4, Parameters { mtu: 185, ..Parameters::default() }, GRACE_LIMIT, key_time);
     everywhere(&mut bench, &SHORT, Bench::short_drop);

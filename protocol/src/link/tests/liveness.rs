@@ -75,10 +75,18 @@ fn the_limit_of_a_message_grows_with_the_channel() {
     assert_eq!(pair.phone.message_limit(), 65_536);
 }
 
+fn pin_entry(request_id: u64) -> messages::PinEntry {
+    let operation = messages::PinOperation::Verify.into();
+    messages::PinEntry { session: 1, request_id, epoch: 1, operation, key_reference: 0x80, time_limit_s: 0 }
+}
+
 #[test]
 fn a_request_must_be_answered() {
-    let requests: [Envelope; 2] =
-        [transmit(2).into(), messages::Open { resume_token: Vec::new(), epoch: 1, software: String::new() }.into()];
+    let requests: [Envelope; 3] = [
+        transmit(2).into(),
+        pin_entry(2).into(),
+        messages::Open { resume_token: Vec::new(), epoch: 1, software: String::new() }.into(),
+    ];
     for request in requests {
         let mut pair = open_pair(&Parties::new(1));
         pair.send(Side::Host, request).expect("open");
@@ -91,14 +99,16 @@ fn a_request_must_be_answered() {
 #[test]
 fn pending_keeps_its_own_request_alive() {
     let mut pair = open_pair(&Parties::new(1));
-    pair.send(Side::Host, transmit(2)).expect("open");
-    for _ in 0..100 {
-        pair.advance(PENDING_INTERVAL);
-        pair.send(Side::Phone, Pending { session: 1, request_id: 2, reason: 2 }).expect("open");
+    for (request_id, request) in [(1, Envelope::from(pin_entry(1))), (2, transmit(2).into())] {
+        pair.send(Side::Host, request).expect("open");
+        for _ in 0..50 {
+            pair.advance(PENDING_INTERVAL);
+            pair.send(Side::Phone, Pending { session: 1, request_id, reason: 2 }).expect("open");
+        }
+        pair.send(Side::Phone, response(request_id, 2)).expect("open");
+        pair.advance(Duration::from_secs(50));
+        assert_eq!(pair.closed(Side::Host), None);
     }
-    pair.send(Side::Phone, response(2, 2)).expect("open");
-    pair.advance(Duration::from_secs(50));
-    assert_eq!(pair.closed(Side::Host), None);
 
     pair.send(Side::Host, transmit(3)).expect("open");
     pair.advance(REQUEST_LIMIT / 2);

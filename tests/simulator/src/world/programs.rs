@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pocketcard_front::{Failure, PowerAction, Reply};
+use pocketcard_front::{Failure, PinEntry, PowerAction, Reply};
 
 use super::{SlotNumber, World};
 
@@ -46,6 +46,20 @@ impl World {
         let now = self.now;
         self.place_mut(slot).slot.front.handle_transmit(command, now);
         self.settle();
+    }
+
+    /// A program has the owner enter a PIN, and waits for the outcome.
+    ///
+    /// # Errors
+    /// What the program gets instead of a status word.
+    ///
+    /// # Panics
+    /// If there is neither.
+    pub fn enter_pin(&mut self, slot: SlotNumber, entry: PinEntry) -> Result<Vec<u8>, Failure> {
+        let now = self.now;
+        self.place_mut(slot).slot.front.handle_pin_entry(entry, now);
+        self.settle();
+        self.finish(slot)
     }
 
     /// The answer to [`World::begin`], if it is there.
