@@ -7,6 +7,8 @@ use pocketcard_dev::DevError;
 use pocketcard_ipc::Side;
 use pocketcard_ipc::control::{ClientError, ErrorCode};
 
+use crate::login::LoginError;
+
 /// The exit codes, for `--help`. One line per [`Code`].
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
@@ -51,6 +53,8 @@ pub(crate) enum Failure {
     Control(#[from] ClientError),
     #[error(transparent)]
     Environment(#[from] DevError),
+    #[error(transparent)]
+    Login(#[from] LoginError),
     #[error("the pairing was refused")]
     PairingRefused,
     #[error("the phone shows other digits than were given: {shown} here")]
@@ -74,6 +78,7 @@ impl Failure {
     pub(crate) fn advice(&self) -> Option<String> {
         let advice = match self {
             Self::Control(error) => return control_advice(error),
+            Self::Login(error) => return error.advice(),
             Self::PairingRefused => "nothing was stored; run `pocketcard pair` again when you are ready",
             Self::DigitsDiffer { .. } => {
                 "nothing was stored. Somebody may be between the two: pair again where nobody else can see the code"
@@ -92,6 +97,7 @@ impl Failure {
         match self {
             Self::Control(error) => control_code(error),
             Self::Environment(_) => Code::EnvironmentFailed,
+            Self::Login(_) => Code::NotDone,
             Self::PairingRefused | Self::DigitsDiffer { .. } => Code::PairingRefused,
             Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => Code::CommandNotFound,
             Self::Command { .. } => Code::CommandFailed,

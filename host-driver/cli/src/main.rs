@@ -12,6 +12,7 @@ mod doctor;
 mod failure;
 #[cfg(test)]
 mod fixtures;
+mod login;
 mod pair;
 mod phones;
 mod reader_conf;
@@ -61,6 +62,8 @@ enum Subcommands {
     Cancel(cancel::Arguments),
     /// Look for what is wrong and say what to do about it.
     Doctor(doctor::Arguments),
+    /// Sign in to this computer with a phone: set it up, show it, take it back.
+    Login(login::Arguments),
     /// Run a command beside a virtual phone in a private reader; a shell if no command is given.
     Dev(dev::Arguments),
     /// Print a completion script for a shell.
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Subcommands::Status(arguments) => status::run(&arguments, connect),
         Subcommands::Cancel(arguments) => cancel::run(arguments, connect),
         Subcommands::Doctor(arguments) => doctor::run(&arguments, &control),
+        Subcommands::Login(arguments) => login::run(&arguments, connect),
         Subcommands::Dev(arguments) => dev::run(&arguments),
         Subcommands::Completions { shell } => completions(shell),
         Subcommands::Man { folder } => man(&folder),

@@ -6,6 +6,7 @@ use pocketcard_ipc::Side;
 use pocketcard_ipc::control::{Client, LinkState, Phone};
 
 use crate::failure::Failure;
+use crate::login;
 use crate::refusal;
 use crate::status::as_json;
 use crate::terminal::print;
@@ -45,8 +46,14 @@ pub(crate) fn forget(
     arguments: &ForgetArguments,
     connect: impl FnOnce() -> Result<Client, Failure>,
 ) -> Result<ExitCode, Failure> {
-    connect()?.forget(&arguments.phone)?;
+    let mut client = connect()?;
+    let wanted = &arguments.phone;
+    let known = client.phones()?.into_iter().find(|phone| phone.name == *wanted || phone.id.starts_with(&**wanted));
+    client.forget(wanted)?;
     print("Forgotten. Remove this computer in the phone's list, too.\n");
+    if let Some(phone) = known {
+        login::after_forgetting(&phone.id)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

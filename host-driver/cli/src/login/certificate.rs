@@ -1,0 +1,109 @@
+//! The certificate with which a phone signs in, read from the card as any program reads it.
+
+use std::fs;
+use std::path::Path;
+
+use pcsc::{Card, Context, Protocols, Scope, ShareMode};
+use pocketcard_protocol::tlv;
+use x509_cert::Certificate;
+use x509_cert::der::{Decode, DecodePem, Encode};
+
+use super::LoginError;
+use crate::failure::Failure;
+
+/// SELECT of the PIV application, and GET DATA of the certificate for PIV authentication (9A).
+///
+/// Spec: SP 800-73-4 part 1, table 3; part 2, sections 3.1.1 and 3.1.2.
+const SELECT: &[u8] = &[0x00, 0xA4, 0x04, 0x00, 0x05, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00];
+const GET_CERTIFICATE: &[u8] = &[0x00, 0xCB, 0x3F, 0xFF, 0x05, 0x5C, 0x03, 0x5F, 0xC1, 0x05, 0x00];
+/// Longer than any certificate that a PIV card can hold, so that a hostile card's answer has an end.
+const LONGEST: usize = 16 * 1024;
+
+/// Reads the certificate of the phone in a slot of our reader.
+pub(super) fn of_slot(slot: u32) -> Result<Certificate, Failure> {
+    let context = Context::establish(Scope::User)?;
+    let suffix = format!(" 00 {slot:02X}");
+    let readers = context.list_readers_owned()?;
+    let ours = readers.iter().find(|reader| {
+        let name = reader.to_string_lossy();
+        name.starts_with("Pocketcard") && name.ends_with(&suffix)
+    });
+    let card = context.connect(ours.ok_or(LoginError::NoReader)?, ShareMode::Shared, Protocols::ANY)?;
+    let answer = command(&card, SELECT)?;
+    answer.ok_or(LoginError::NoCertificate)?;
+    let object = command(&card, GET_CERTIFICATE)?.ok_or(LoginError::NoCertificate)?;
+    Ok(parse(&object)?)
+}
+
+/// The whole answer to a command, or `None` unless it ends with 9000.
+fn command(card: &Card, apdu: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    let mut buffer = [0; 258];
+    let mut answer = Vec::new();
+    let mut next = apdu.to_vec();
+    loop {
+        let response = card.transmit(&next, &mut buffer)?;
+        let Some((data, word)) = response.split_last_chunk::<2>() else { return Ok(None) };
+        answer.extend_from_slice(data);
+        match word {
+            [0x90, 0x00] => return Ok(Some(answer)),
+            // The rest comes in windows. Spec: ISO 7816-4, GET RESPONSE.
+            [0x61, length] if answer.len() < LONGEST => next = vec![0x00, 0xC0, 0x00, 0x00, *length],
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// Takes the certificate out of its object. One that is compressed is refused: Pocketcard writes none.
+///
+/// Spec: SP 800-73-4 part 1, table 10.
+fn parse(object: &[u8]) -> Result<Certificate, LoginError> {
+    let fields = tlv::only(object, 0x53).map_err(|_| LoginError::BadCertificate)?;
+    let find = |tag| tlv::find(fields, tag).map_err(|_| LoginError::BadCertificate);
+    if find(0x71)?.is_some_and(|info| info.first().is_some_and(|bits| bits & 1 != 0)) {
+        return Err(LoginError::BadCertificate);
+    }
+    let der = find(0x70)?.filter(|der| !der.is_empty()).ok_or(LoginError::NoCertificate)?;
+    let certificate = Certificate::from_der(der).map_err(|_| LoginError::BadCertificate)?;
+    // What is pinned is what was read, so both have to be the same bytes.
+    match certificate.to_der() {
+        Ok(again) if again == der => Ok(certificate),
+        _ => Err(LoginError::BadCertificate),
+    }
+}
+
+/// The certificate of an authority, from a file.
+pub(super) fn authority(path: &Path) -> Result<Certificate, LoginError> {
+    let text = fs::read(path).map_err(|source| LoginError::File { what: "reading", path: path.into(), source })?;
+    Certificate::from_pem(text).map_err(|_| LoginError::BadAuthority(path.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::login::mapping::tests::CERTIFICATE;
+
+    fn object(fields: &[&[u8]]) -> Vec<u8> {
+        let content = fields.concat();
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[0x53, 0x82], length.as_slice(), &content].concat()
+    }
+
+    #[test]
+    fn only_a_whole_certificate_that_is_not_compressed_is_taken() {
+        let der = Certificate::from_pem(CERTIFICATE).unwrap().to_der().unwrap();
+        let length = u16::try_from(der.len()).unwrap().to_be_bytes();
+        let field = [&[0x70, 0x82], length.as_slice(), &der].concat();
+        assert!(parse(&object(&[&field, &[0x71, 1, 0], &[0xFE, 0]])).is_ok());
+        for (fields, none) in [
+            (vec![field.as_slice(), &[0x71, 1, 1]], false),
+            (vec![&field[..field.len() - 1]], false),
+            (vec![&[0x71, 1, 0]], true),
+            (vec![&[0x70, 0]], true),
+            (vec![&[0x70, 2, 0x30, 0x00]], false),
+        ] {
+            let error = parse(&object(&fields)).unwrap_err();
+            assert_eq!(matches!(error, LoginError::NoCertificate), none, "{error}");
+        }
+        assert!(parse(&[]).is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! The PAM services: which there are, and the one line that changes in each.
+
+use std::fs;
+use std::path::Path;
+
+use super::LoginError;
+
+/// Where they are.
+pub(super) const FOLDER: &str = "etc/pam.d";
+/// The service that holds the rule for everybody else to include.
+pub(super) const RULE: &str = "pocketcard-auth";
+/// How Debian's services ask for the password.
+const BEFORE: &str = "@include common-auth";
+/// A substack, so that what the service wants to do after it (keyrings, groups) is done as before.
+const AFTER: &str = "auth substack pocketcard-auth";
+/// Where people sign in, if it is installed: consoles, greeters, screen lockers.
+const USUAL: [&str; 14] = [
+    "login",
+    "su",
+    "su-l",
+    "sudo",
+    "sudo-i",
+    "lightdm",
+    "gdm-password",
+    "sddm",
+    "i3lock",
+    "swaylock",
+    "xscreensaver",
+    "xsecurelock",
+    "cinnamon-screensaver",
+    "mate-screensaver",
+];
+
+/// Services of a computer, as far as a phone is to sign in to them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Services {
+    /// Those whose file changes, with its new content.
+    pub(super) changed: Vec<(String, String)>,
+    /// Those that take the rule from one of those, such as `su-l` from `su`.
+    pub(super) covered: Vec<String>,
+    /// Those that were named but do not ask for the password as Debian's do.
+    pub(super) unfit: Vec<String>,
+}
+
+impl Services {
+    /// Looks at the services that were named, or at the usual ones.
+    ///
+    /// - `before`: a service's content before we changed it, if we did.
+    pub(super) fn find(
+        root: &Path,
+        named: &[String],
+        before: impl Fn(&Path) -> Option<Vec<u8>>,
+    ) -> Result<Self, LoginError> {
+        let folder = root.join(FOLDER);
+        if !folder.join("common-auth").is_file() {
+            return Err(LoginError::NotDebian);
+        }
+        let mut found = Self::default();
+        let usual: Vec<String> = USUAL.map(str::to_owned).into();
+        for name in if named.is_empty() { &usual } else { named } {
+            // A name, not a path: the file must lie where PAM looks for it.
+            let plain = !name.is_empty() && !name.contains('/') && !name.starts_with('.') && name != RULE;
+            let text = plain.then(|| fs::read_to_string(folder.join(name)).ok()).flatten();
+            let original = before(&Path::new(FOLDER).join(name)).and_then(|bytes| String::from_utf8(bytes).ok());
+            match original.or(text) {
+                Some(text) => match with_rule(&text) {
+                    Some(new) => found.changed.push((name.clone(), new)),
+                    None if named.is_empty() => found.covered.push(name.clone()),
+                    None => found.unfit.push(name.clone()),
+                },
+                None if named.is_empty() => {}
+                None => found.unfit.push(name.clone()),
+            }
+        }
+        if found.changed.is_empty() {
+            let shown = if named.is_empty() { "none has the usual line".to_owned() } else { named.join(", ") };
+            return Err(LoginError::NoService(shown));
+        }
+        Ok(found)
+    }
+}
+
+/// A service with the rule in place of the password; `None` if it does not have exactly one such line.
+fn with_rule(text: &str) -> Option<String> {
+    let mut places = text.lines().filter(|line| line.trim_end() == BEFORE);
+    let line = places.next()?;
+    if places.next().is_some() {
+        return None;
+    }
+    Some(text.replacen(line, AFTER, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join(FOLDER)).unwrap();
+        for (name, text) in files {
+            fs::write(root.path().join(FOLDER).join(name), text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn one_line_changes_and_nothing_else() {
+        let root = folder(&[
+            ("common-auth", ""),
+            ("su", "# common-auth\nauth sufficient pam_rootok.so\n@include common-auth\n@include common-account\n"),
+            ("su-l", "auth include su\n"),
+            ("twice", "@include common-auth\n@include common-auth\n"),
+        ]);
+        let found = Services::find(root.path(), &[], |_| None).unwrap();
+        let su =
+            "# common-auth\nauth sufficient pam_rootok.so\nauth substack pocketcard-auth\n@include common-account\n";
+        assert_eq!(found.changed, [("su".to_owned(), su.to_owned())]);
+        assert_eq!(found.covered, ["su-l"]);
+        for named in ["su-l", "twice", "nothing", "../passwd", "", "pocketcard-auth"] {
+            let error = Services::find(root.path(), &[named.to_owned()], |_| None).unwrap_err();
+            assert!(matches!(error, LoginError::NoService(_)), "{named}: {error}");
+        }
+        let both = ["su".to_owned(), "twice".to_owned()];
+        assert_eq!(Services::find(root.path(), &both, |_| None).unwrap().unfit, ["twice"]);
+    }
+
+    #[test]
+    fn a_service_that_was_changed_is_changed_from_its_original() {
+        let root = folder(&[("common-auth", ""), ("su", "auth substack pocketcard-auth\n")]);
+        let found = Services::find(root.path(), &[], |_| Some(b"@include common-auth\n".to_vec())).unwrap();
+        assert_eq!(found.changed[0].1, "auth substack pocketcard-auth\n");
+        assert!(matches!(Services::find(folder(&[]).path(), &[], |_| None), Err(LoginError::NotDebian)));
+    }
+}
