@@ -274,7 +274,9 @@ impl<'a> Enrolment<'a> {
 /// Makes a key, and sees to it that no certificate of the one before it stays.
 async fn make(session: &Session<'_>, new: NewKey) -> Result<CardKey, EnrolmentError> {
     let key = session.generate(new.slot, new.algorithm, new.policies).await?;
-    session.remove_certificate(new.slot).await?;
+    if session.certificate(new.slot).await?.is_some() {
+        session.remove_certificate(new.slot).await?;
+    }
     Ok(key)
 }
 

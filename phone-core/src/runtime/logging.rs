@@ -4,7 +4,7 @@ use pocketcard_protocol::time::Timestamp;
 
 use super::{LogEntry, LogOperation, LogResult, LoggedHost, PhoneEvent, log::wall_clock, run::Runtime};
 use crate::{
-    card::{Caller, CardEvent},
+    card::{Caller, CardEvent, Deed},
     traits::HostId,
 };
 
@@ -31,7 +31,9 @@ impl Runtime {
             }
             _ => return,
         };
-        if let Some(deed) = deed.filter(|deed| !(deed.is_step() && result == LogResult::Done)) {
+        // The owner's own PIN is verified for what follows, as a step towards it.
+        let is_step = |deed: &Deed| deed.is_step() || *deed == Deed::VerifyPin && *caller == Caller::Owner;
+        if let Some(deed) = deed.filter(|deed| !(is_step(deed) && result == LogResult::Done)) {
             let host = match caller {
                 Caller::Owner => None,
                 Caller::Host { id, name } => Some(LoggedHost { host: *id, name: name.clone() }),
