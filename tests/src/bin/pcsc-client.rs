@@ -7,6 +7,7 @@
 //! ```text
 //! connect READER shared|exclusive     begin               transmit HEX
 //! disconnect DISPOSITION              end DISPOSITION     reconnect shared DISPOSITION
+//! control CODE HEX
 //! readers     status                  counter READER      wait READER present|absent MS
 //! ```
 //! DISPOSITION is leave, reset, unpower or eject.
@@ -158,6 +159,12 @@ impl Client {
                 Ok(Value::Null)
             }
             ["transmit", apdu] => transmit(self.card()?, apdu),
+            ["control", code, input] => {
+                let code = u32::from_str_radix(code, 16).map_err(|_| Failure::Command)?;
+                let input = hex::decode(input).map_err(|_| Failure::Command)?;
+                let mut buffer = [0; 256];
+                Ok(hex::encode(self.card()?.control(pcsc::ctl_code(code.into()), &input, &mut buffer)?).into())
+            }
             ["status"] => {
                 let (names, atr) = self
                     .card()?
