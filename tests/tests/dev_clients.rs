@@ -98,6 +98,11 @@ fn sign_and_derive(environment: &Environment) {
                 --signature-format openssl --input-file document --output-file signature
             openssl dgst -sha256 -verify card.pem -signature signature document
         done
+        # The name for login is that of 9A alone.
+        pkcs11-tool --list-objects --type cert > certificates
+        test $(grep -c 'CN=Pocketcard test card$' certificates) = 1
+        grep 'CN=Pocketcard test card (signature)$' certificates
+        grep 'CN=Card Authentication$' certificates
         # The other party's key, and 9D's public key out of its certificate.
         openssl ecparam -name prime256v1 -genkey -noout -out other.pem
         openssl ec -in other.pem -pubout -outform DER -out other.der
