@@ -147,3 +147,54 @@ fn results_follow_from_status_word_and_reason() {
     }
     assert_eq!(LogOperation::Card(Deed::Sign(Slot::Signature)).key(), Some(0x9C));
 }
+
+/// A phone is killed while it writes, again and again: what was stored is there, in order and without a gap, and never more
+/// than [`LOG_LIMIT`] entries.
+#[cfg(feature = "redb")]
+#[test]
+fn a_kill_in_the_middle_of_writing_leaves_a_log_without_gaps() {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Command, Stdio},
+    };
+
+    use crate::store::RedbStore;
+
+    const FOLDER: &str = "POCKETCARD_LOG_TEST_FOLDER";
+    let number = |entry: &LogEntry| entry.at.duration_since(UNIX_EPOCH).unwrap().as_millis() as usize;
+    if let Ok(folder) = std::env::var(FOLDER) {
+        let store = Arc::new(RedbStore::open(folder.as_ref()).unwrap());
+        let mut log = Log::open(&store.load().unwrap(), store);
+        let first = log.entries().last().map_or(0, |entry| number(entry) + 1);
+        for at in first.. {
+            log.write(
+                LogEntry { at: UNIX_EPOCH + Duration::from_millis(at as u64), ..entry(Some(1), 1) },
+                Timestamp::ZERO,
+            );
+            log.handle_timeout(Timestamp::ZERO);
+            if (at + 1 - first).is_multiple_of(LOG_PENDING) {
+                println!("stored {at}");
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for kill in 1..=5_usize {
+        let mut phone = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", std::thread::current().name().unwrap()])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(phone.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let stored = lines.filter_map(|line| line.strip_prefix("stored ").and_then(|at| at.parse::<usize>().ok()));
+        let last = stored.take(kill * 12).last().unwrap();
+        phone.kill().unwrap();
+        phone.wait().unwrap();
+        let store = Arc::new(RedbStore::open(folder.path()).unwrap());
+        let entries = Log::open(&store.load().unwrap(), store).entries();
+        let numbers: Vec<usize> = entries.iter().map(number).collect();
+        assert!(numbers.last().is_some_and(|found| *found >= last), "{last} was stored, and {numbers:?} found");
+        assert!(numbers.is_sorted_by(|a, b| a + 1 == *b), "{numbers:?}");
+        assert!(numbers.len() <= LOG_LIMIT);
+    }
+}
