@@ -197,6 +197,20 @@ fn a_match_ends_as_a_verified_pin_does() {
 }
 
 #[test]
+fn a_phone_that_can_no_longer_tell_its_owner_still_has_the_pin() {
+    let (card, _) = biometric_card();
+    let config = CardConfig { test_card: true, ..CardConfig::default() };
+    let mut again = TestBox::with(config, card.store.clone());
+    again.keys = card.keys;
+    let mut host = again.host(1);
+    assert!(send(&mut again, &mut host, "00F7009C 00").starts_with("01011102020501"));
+    assert_eq!(sign(&mut again, &mut host, "9C"), "6982");
+    table(&mut again, &mut host, &[(MATCH, "6A88"), (VERIFY, "9000")]);
+    assert_eq!(sign(&mut again, &mut host, "9C"), "9000");
+    assert_eq!(sign(&mut again, &mut host, "9C"), "6982");
+}
+
+#[test]
 fn a_late_match_is_nobodys() {
     let (mut card, mut host) = biometric_card();
     card.hold = true;

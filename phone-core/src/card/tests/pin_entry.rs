@@ -223,6 +223,25 @@ fn a_host_that_cancels_or_resets_gets_nothing_of_what_is_entered_later() {
 }
 
 #[test]
+fn a_card_that_is_locked_while_its_owner_types_learns_nothing_of_it() {
+    let (mut card, mut host) = holding();
+    host.enter_pin(&mut card, VERIFY_ENTRY.0, VERIFY_ENTRY.1);
+    let operation = card.out.held[0].0;
+    card.handle(Input::LockCard);
+    assert_eq!(card.out.cancelled, [operation], "the prompt goes away");
+    assert_eq!(answer(&mut card, &host), "6F00");
+    card.handle(Input::Completed { operation, result: EffectResult::Pin(entered("654321")) });
+    card.handle(Input::UnlockCard);
+    host.epoch += 1;
+    assert_eq!(send(&mut card, &mut host, STATUS), "63C3", "no try was spent");
+    // A host that waits for the owner's word has no card yet.
+    card.permit(2, Permissions { connect_unattended: false, ..Permissions::test_host() });
+    let mut waiting = card.host(2);
+    assert_eq!(text(&waiting.enter_pin(&mut card, VERIFY_ENTRY.0, VERIFY_ENTRY.1)), "6985");
+    assert!(card.out.held.iter().all(|(_, effect)| !matches!(effect, Effect::EnterPin(_))));
+}
+
+#[test]
 fn what_the_owner_enters_while_the_link_is_lost_is_kept_for_the_host_that_comes_back() {
     let (mut card, mut host) = holding();
     host.enter_pin(&mut card, VERIFY_ENTRY.0, VERIFY_ENTRY.1);
