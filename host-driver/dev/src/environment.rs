@@ -25,7 +25,7 @@ pub const AIR_CARD_LIMIT: Duration = Duration::from_secs(60);
 /// What an [`Environment`] is to have. [`Self::start`] builds it.
 #[derive(Debug, Clone)]
 pub struct Builder {
-    card: Card,
+    card: Option<Card>,
     slots: u32,
     phones: Option<u32>,
     keep_logs: Option<PathBuf>,
@@ -48,7 +48,7 @@ struct Air {
 impl Default for Builder {
     fn default() -> Self {
         Self {
-            card: Card::Empty,
+            card: Some(Card::Empty),
             slots: 1,
             phones: None,
             keep_logs: None,
@@ -67,7 +67,15 @@ impl Builder {
     /// What the phones' cards hold at the start.
     #[must_use]
     pub fn card(mut self, card: Card) -> Self {
-        self.card = card;
+        self.card = Some(card);
+        self
+    }
+
+    /// Gives the phones cards of their own instead of test cards: without PIN and keys until their owner enrols them, and
+    /// with an owner who is asked.
+    #[must_use]
+    pub fn owned(mut self) -> Self {
+        (self.card, self.auto_approve) = (None, false);
         self
     }
 

@@ -26,7 +26,7 @@ pub struct Phone {
     adapter: Option<String>,
     log: PathBuf,
     level: String,
-    card: Card,
+    card: Option<Card>,
     auto_approve: bool,
     process: Option<Process>,
     events: VecDeque<Value>,
@@ -43,7 +43,8 @@ pub(crate) struct PhoneSpec {
     pub(crate) adapter: Option<String>,
     pub(crate) log: PathBuf,
     pub(crate) level: String,
-    pub(crate) card: Card,
+    /// `None`: a card of its owner, not one for tests.
+    pub(crate) card: Option<Card>,
     pub(crate) auto_approve: bool,
 }
 
@@ -96,7 +97,9 @@ impl Phone {
             Some(adapter) => arguments.push(format!("--ble={adapter}").into()),
         }
         arguments.extend(["--name".into(), self.name.clone().into()]);
-        arguments.extend(["--test-card".into(), self.card.as_str().into()]);
+        if let Some(card) = self.card {
+            arguments.extend(["--test-card".into(), card.as_str().into()]);
+        }
         arguments.extend(["--log".into(), self.log.clone().into()]);
         if self.auto_approve {
             arguments.push("--auto-approve".into());
@@ -235,7 +238,7 @@ mod tests {
             adapter: None,
             log: folder.join("phone.log"),
             level: "info".to_owned(),
-            card: Card::Empty,
+            card: Some(Card::Empty),
             auto_approve: true,
         })
     }

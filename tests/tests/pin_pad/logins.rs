@@ -15,11 +15,11 @@ use serde_json::json;
 
 use crate::{LIMIT, SOON, enter, meanwhile, question, with_phone};
 
-const MODULE: &str = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
-const GREETING: &str = "logged in with a PIN of the phone";
+pub(crate) const MODULE: &str = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
+pub(crate) const GREETING: &str = "logged in with a PIN of the phone";
 
 /// The machine's, or the one that `cargo xtask demo` unpacked.
-fn sshd() -> Option<PathBuf> {
+pub(crate) fn sshd() -> Option<PathBuf> {
     let unpacked = program("../xtask/sshd/usr/sbin/sshd");
     pocketcard_dev::find_program("sshd").or_else(|| unpacked.is_file().then_some(unpacked))
 }
@@ -32,7 +32,7 @@ if ! getent passwd sshd >/dev/null; then
 fi
 exec setpriv --pdeathsig KILL -- \"$0\" \"$@\"";
 
-struct Sshd {
+pub(crate) struct Sshd {
     child: Child,
     folder: PathBuf,
     port: u16,
@@ -46,7 +46,7 @@ impl Drop for Sshd {
 }
 
 impl Sshd {
-    fn start(environment: &Environment, sshd: &Path) -> Self {
+    pub(crate) fn start(environment: &Environment, sshd: &Path) -> Self {
         let folder = environment.folder().join("ssh");
         fs::create_dir(&folder).unwrap();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
@@ -77,7 +77,7 @@ impl Sshd {
     }
 
     /// - `typed`: what ssh gets if it asks for a PIN.
-    fn login(&self, environment: &Environment, typed: &str) -> Command {
+    pub(crate) fn login(&self, environment: &Environment, typed: &str) -> Command {
         let asked = self.folder.join("asked");
         let _ = fs::remove_file(&asked);
         let ask_pass = self.folder.join("ask-pass");
@@ -106,7 +106,7 @@ impl Sshd {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -155,7 +155,7 @@ const ENTER_PAM: &str = "mount --make-rprivate / && mount -t tmpfs tmpfs /etc/pa
     && cp \"$0\"/service /etc/pam.d/pocketcard-test && cp \"$0\"/pam_pkcs11.conf \"$0\"/digest_map /etc/pam_pkcs11/ || exit 1
 exec pamtester -v pocketcard-test root authenticate";
 
-fn prepare_pam(environment: &Environment) -> Option<PathBuf> {
+pub(crate) fn prepare_pam(environment: &Environment) -> Option<PathBuf> {
     let there = pocketcard_dev::find_program("pamtester").is_some()
         && Path::new("/lib/x86_64-linux-gnu/security/pam_pkcs11.so").exists()
         && Path::new("/etc/pam_pkcs11").is_dir()
@@ -195,7 +195,7 @@ fn prepare_pam(environment: &Environment) -> Option<PathBuf> {
     Some(folder)
 }
 
-fn pamtester(environment: &Environment, folder: &Path, typed: &str) -> Command {
+pub(crate) fn pamtester(environment: &Environment, folder: &Path, typed: &str) -> Command {
     let mut command = environment.command("sh");
     command
         .args(["-c", "printf '%s\\n' \"$1\" | unshare --mount -- sh -c \"$2\" \"$3\"", "sh", typed, ENTER_PAM])
@@ -203,7 +203,7 @@ fn pamtester(environment: &Environment, folder: &Path, typed: &str) -> Command {
     command
 }
 
-fn authenticated(ran: &Ran) -> bool {
+pub(crate) fn authenticated(ran: &Ran) -> bool {
     ran.text.contains("successfully authenticated")
 }
 
