@@ -8,7 +8,7 @@ use std::sync::{
 use pocketcard_protocol::apdu::{Command, Response, StatusWord};
 use zeroize::Zeroizing;
 
-use super::{LogEntry, Phone, PhoneError, PhoneEvent, mailbox::Mail};
+use super::{LogEntry, Phone, PhoneError, mailbox::Mail};
 use crate::{
     card::Permissions,
     traits::{HostId, StoreError},
@@ -144,7 +144,8 @@ impl Phone {
     }
 
     /// Tells whoever listens.
-    pub(crate) fn announce(&self, event: PhoneEvent) {
+    #[cfg(feature = "enrolment")]
+    pub(crate) fn announce(&self, event: super::PhoneEvent) {
         self.tell(Mail::Announce(event));
     }
 

@@ -105,6 +105,7 @@ pub(super) enum Mail {
     AllowConnection { host: HostId, reply: Reply<Result<(), PhoneError>> },
     OwnerPresent,
     Log { reply: Reply<Vec<LogEntry>> },
+    #[cfg(feature = "enrolment")]
     Announce(PhoneEvent),
     LockCard,
     UnlockCard,

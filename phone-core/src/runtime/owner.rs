@@ -39,6 +39,7 @@ impl Runtime {
             Mail::AllowConnection { host, reply } => drop(reply.try_send(self.allow_connection(host, now))),
             Mail::OwnerPresent => self.card.handle(Input::OwnerPresent, now),
             Mail::Log { reply } => drop(reply.try_send(self.log.entries())),
+            #[cfg(feature = "enrolment")]
             Mail::Announce(event) => self.tell(|| event),
             Mail::LockCard => self.lock(true, now),
             Mail::UnlockCard => self.lock(false, now),
