@@ -90,32 +90,80 @@ pub enum PushError {
 pub(super) type Reply<T> = Sender<T>;
 
 pub(super) enum Mail {
-    LinkUp { link: LinkId, transport: Box<dyn Transport>, room: Receiver<()>, authenticated: Arc<AtomicBool> },
-    Message { link: LinkId, message: Vec<u8> },
+    LinkUp {
+        link: LinkId,
+        transport: Box<dyn Transport>,
+        room: Receiver<()>,
+        authenticated: Arc<AtomicBool>,
+    },
+    Message {
+        link: LinkId,
+        message: Vec<u8>,
+    },
     ReadyToSend(LinkId),
     LinkDown(LinkId),
-    Scan { text: Zeroizing<String>, reply: Reply<Result<String, ScanError>> },
-    Compare { reply: Reply<Result<(), ScanError>> },
-    ConfirmPairing { agree: bool, reply: Reply<Result<(), PhoneError>> },
+    Scan {
+        text: Zeroizing<String>,
+        reply: Reply<Result<String, ScanError>>,
+    },
+    Compare {
+        reply: Reply<Result<(), ScanError>>,
+    },
+    ConfirmPairing {
+        agree: bool,
+        reply: Reply<Result<(), PhoneError>>,
+    },
     CancelPairing,
-    Hosts { reply: Reply<Vec<HostInfo>> },
-    Forget { host: HostId, reply: Reply<Result<(), PhoneError>> },
-    Rename { host: HostId, name: String, reply: Reply<Result<(), PhoneError>> },
-    SetPermissions { host: HostId, permissions: Permissions, reply: Reply<Result<(), PhoneError>> },
-    AllowConnection { host: HostId, reply: Reply<Result<(), PhoneError>> },
+    Hosts {
+        reply: Reply<Vec<HostInfo>>,
+    },
+    Forget {
+        host: HostId,
+        reply: Reply<Result<(), PhoneError>>,
+    },
+    Rename {
+        host: HostId,
+        name: String,
+        reply: Reply<Result<(), PhoneError>>,
+    },
+    SetPermissions {
+        host: HostId,
+        permissions: Permissions,
+        reply: Reply<Result<(), PhoneError>>,
+    },
+    AllowConnection {
+        host: HostId,
+        reply: Reply<Result<(), PhoneError>>,
+    },
     OwnerPresent,
-    Log { reply: Reply<Vec<LogEntry>> },
+    Log {
+        reply: Reply<Vec<LogEntry>>,
+    },
     #[cfg(feature = "enrolment")]
     Announce(PhoneEvent),
     LockCard,
     UnlockCard,
-    Local { command: Command, reply: Reply<Response> },
-    ChoosePin { pin: Zeroizing<[u8; 8]>, puk: Zeroizing<[u8; 8]>, reply: Reply<Response> },
+    Local {
+        command: Command,
+        reply: Reply<Response>,
+    },
+    ChoosePin {
+        pin: Zeroizing<[u8; 8]>,
+        puk: Zeroizing<[u8; 8]>,
+        reply: Reply<Response>,
+    },
     LocalReset,
-    ForgetAll { reply: Reply<Result<(), PhoneError>> },
-    Advertise { epoch: Epoch, identifiers: Sender<Vec<Identifier>> },
+    ForgetAll {
+        reply: Reply<Result<(), PhoneError>>,
+    },
+    Advertise {
+        epoch: Epoch,
+        identifiers: Sender<Vec<Identifier>>,
+    },
     Subscribe(Sender<PhoneEvent>),
-    Stop { reply: Reply<()> },
+    Stop {
+        reply: Reply<()>,
+    },
 }
 
 pub(super) fn mailbox() -> (Phone, Receiver<Mail>) {
