@@ -32,8 +32,8 @@ pub(crate) enum OwnerError {
     Enrolment(#[from] EnrolmentError),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("the log cannot be written into this file: {0}")]
-    Export(#[from] io::Error),
+    #[error("the file cannot be used: {0}")]
+    File(#[source] io::Error),
 }
 
 /// Tries that the owner has left.
@@ -127,11 +127,24 @@ pub(crate) async fn export_log(phone: &Phone, path: &Path) -> Result<usize, Owne
         text.push_str(&events::log_entry(entry).to_string());
         text.push('\n');
     }
-    // A file that is there may be somebody's; it is not written over.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    write_new(path, &text)?;
     Ok(entries.len())
+}
+
+/// Writes a new file of mode 0600.
+pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), OwnerError> {
+    // A file that is there may be somebody's; it is not written over.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(OwnerError::File)
+}
+
+pub(crate) fn check_pin(text: &str) -> Result<(), OwnerError> {
+    padded_pin(text).map(drop)
+}
+
+pub(crate) fn check_puk(text: &str) -> Result<(), OwnerError> {
+    padded_puk(text).map(drop)
 }
 
 fn padded_pin(text: &str) -> Result<Zeroizing<[u8; LENGTH]>, OwnerError> {

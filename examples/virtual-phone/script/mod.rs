@@ -1,8 +1,8 @@
 //! The phone under script: events out, commands in, both as JSON lines.
 
 mod answers;
+mod command;
 mod jobs;
-mod request;
 
 use std::{
     fmt::Display,
@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 
 use crate::{approver::Question, enrolment as owner, events, output::Output};
 use answers::Answers;
+use command::{Command, changed, new_keys};
 use jobs::Jobs;
-use request::{Request, changed, new_keys};
 
 /// Length of a line that needs no more room while it is read, in bytes. No line with a secret in it need be longer.
 const LINE: usize = 4096;
@@ -42,9 +42,9 @@ pub(crate) async fn run(phone: &Phone, output: &Output, results: Sender<Value>, 
             line = lines.recv() => match line {
                 Ok(line) if line.trim().is_empty() => {}
                 Ok(line) => match serde_json::from_str(&line) {
-                    Ok(Request::Quit) => return,
-                    Ok(request) => {
-                        if let Err(message) = script.perform(request).await {
+                    Ok(Command::Quit) => return,
+                    Ok(command) => {
+                        if let Err(message) = script.perform(command).await {
                             output.event(&events::error(&message));
                         }
                     }
@@ -64,57 +64,57 @@ pub(crate) async fn run(phone: &Phone, output: &Output, results: Sender<Value>, 
 }
 
 impl Script<'_> {
-    async fn perform(&mut self, request: Request<'_>) -> Result<(), String> {
-        match request {
-            Request::Scan { qr } => {
+    async fn perform(&mut self, command: Command<'_>) -> Result<(), String> {
+        match command {
+            Command::Scan { qr } => {
                 let host = self.phone.scan(qr).await.map_err(text)?;
                 self.output.event(&json!({ "event": "scanned", "host": host }));
             }
-            Request::Compare => self.phone.compare().await.map_err(text)?,
-            Request::Confirm { agree } => self.phone.confirm_pairing(agree).await.map_err(text)?,
-            Request::CancelPairing => self.phone.cancel_pairing(),
-            Request::Approve { id, agree } => self.answers.approve(id, agree)?,
-            Request::EnterPin { id, pin, new, repeated } => self.answers.enter_pin(id, pin, new, repeated)?,
-            Request::CancelPin { id } => self.answers.cancel_pin(id)?,
-            Request::OwnerCheck { id, result } => self.answers.check_owner(id, result.into())?,
-            Request::Hosts => {
+            Command::Compare => self.phone.compare().await.map_err(text)?,
+            Command::Confirm { agree } => self.phone.confirm_pairing(agree).await.map_err(text)?,
+            Command::CancelPairing => self.phone.cancel_pairing(),
+            Command::Approve { id, agree } => self.answers.approve(id, agree)?,
+            Command::EnterPin { id, pin, new, repeated } => self.answers.enter_pin(id, pin, new, repeated)?,
+            Command::CancelPin { id } => self.answers.cancel_pin(id)?,
+            Command::OwnerCheck { id, result } => self.answers.check_owner(id, result.into())?,
+            Command::Hosts => {
                 let hosts: Vec<Value> = self.phone.hosts().await.map_err(text)?.iter().map(events::host).collect();
                 self.output.event(&json!({ "event": "hosts", "hosts": hosts }));
             }
-            Request::Forget { id } => self.phone.forget(host(&id)?).await.map_err(text)?,
-            Request::Rename { id, name } => self.phone.rename(host(&id)?, &name).await.map_err(text)?,
-            Request::Permit { id, keys, typed_pin, administer, connect_unattended } => {
+            Command::Forget { id } => self.phone.forget(host(&id)?).await.map_err(text)?,
+            Command::Rename { id, name } => self.phone.rename(host(&id)?, &name).await.map_err(text)?,
+            Command::Permit { id, keys, typed_pin, administer, connect_unattended } => {
                 let host = host(&id)?;
                 let hosts = self.phone.hosts().await.map_err(text)?;
                 let info = hosts.into_iter().find(|info| info.host == host).ok_or("no host with this id is paired")?;
                 let permissions = changed(info.permissions, keys, typed_pin, administer, connect_unattended);
                 self.phone.set_permissions(host, permissions).await.map_err(text)?;
             }
-            Request::AllowConnection { id } => self.phone.allow_connection(host(&id)?).await.map_err(text)?,
-            Request::OwnerPresent => self.phone.owner_present(),
-            Request::Log => self.log().await?,
-            Request::ExportLog { path } => {
+            Command::AllowConnection { id } => self.phone.allow_connection(host(&id)?).await.map_err(text)?,
+            Command::OwnerPresent => self.phone.owner_present(),
+            Command::Log => self.log().await?,
+            Command::ExportLog { path } => {
                 let entries = owner::export_log(self.phone, Path::new(&path)).await.map_err(text)?;
                 self.output.event(&json!({ "event": "log_exported", "path": path, "entries": entries }));
             }
-            Request::ChoosePin { pin, puk } => self.jobs.choose_pin(pin, puk),
-            Request::ChangePin { pin, new } => self.jobs.change_pin(pin, new),
-            Request::ChangePuk { puk, new } => self.jobs.change_puk(puk, new),
-            Request::Enrol { pin, puk, names, keys } => {
+            Command::ChoosePin { pin, puk } => self.jobs.choose_pin(pin, puk),
+            Command::ChangePin { pin, new } => self.jobs.change_pin(pin, new),
+            Command::ChangePuk { puk, new } => self.jobs.change_puk(puk, new),
+            Command::Enrol { pin, puk, names, keys } => {
                 let names = Names::try_from(names).map_err(text)?;
                 self.jobs.enrol(pin, puk, names, new_keys(keys));
             }
-            Request::MakeKey { key } => self.jobs.make_key(key.into()),
-            Request::RequestCertificate { pin, slot, names } => {
+            Command::MakeKey { key } => self.jobs.make_key(key.into()),
+            Command::RequestCertificate { pin, slot, names } => {
                 let names = Names::try_from(names).map_err(text)?;
                 self.jobs.request_certificate(pin, slot.0, names);
             }
-            Request::ImportCertificate { slot, certificate } => self.jobs.import_certificate(slot.0, certificate),
-            Request::Slots => self.jobs.slots(),
-            Request::FactoryReset => self.jobs.factory_reset(),
-            Request::Lock => self.phone.lock_card(),
-            Request::Unlock => self.phone.unlock_card(),
-            Request::Quit => {}
+            Command::ImportCertificate { slot, certificate } => self.jobs.import_certificate(slot.0, certificate),
+            Command::Slots => self.jobs.slots(),
+            Command::FactoryReset => self.jobs.factory_reset(),
+            Command::Lock => self.phone.lock_card(),
+            Command::Unlock => self.phone.unlock_card(),
+            Command::Quit => {}
         }
         Ok(())
     }

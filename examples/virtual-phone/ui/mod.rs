@@ -1,24 +1,34 @@
-//! The phone's face in a terminal: state, hosts, questions, and every command in words. Never a PIN: the phone has none to show.
+//! The phone's face in a terminal: state, hosts, questions, and every command in words. Never a PIN: what is typed is shown as
+//! dots.
 
 mod app;
-mod keys;
+mod field;
+mod form;
+mod prompt;
+mod screen;
+#[cfg(test)]
+mod tests;
 mod view;
+mod wish;
+mod words;
 
-use std::{io, thread};
+use std::{io, sync::Arc, thread};
 
 use async_channel::Receiver;
-use pocketcard_phone::runtime::Phone;
+use pocketcard_phone::runtime::{Phone, PhoneEvent};
 use ratatui::{
     DefaultTerminal,
     crossterm::{
-        event::{self, DisableBracketedPaste, EnableBracketedPaste, Event},
+        event::{self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyModifiers},
         execute,
     },
 };
+use tokio::{sync::Mutex, task::JoinSet};
 use zeroize::Zeroizing;
 
 use crate::{approver::Question, arguments::Arguments};
 use app::App;
+use wish::{Outcome, Wish};
 
 /// Shows the phone until its owner quits.
 pub(crate) async fn run(
@@ -33,7 +43,7 @@ pub(crate) async fn run(
     let _restored = Restored;
     execute!(io::stdout(), EnableBracketedPaste)?;
     let app = App::new(arguments, address, enrolled);
-    show(&mut terminal, app, phone, questions).await
+    show(&mut terminal, Interface::new(app, phone, questions).await).await
 }
 
 /// Gives the terminal back however the interface ends: by its owner, a signal, an error or a panic.
@@ -46,39 +56,74 @@ impl Drop for Restored {
     }
 }
 
-async fn show(
-    terminal: &mut DefaultTerminal,
-    mut app: App,
-    phone: &Phone,
-    questions: Receiver<Question>,
-) -> io::Result<()> {
-    let happened = phone.events();
+async fn show(terminal: &mut DefaultTerminal, mut interface: Interface) -> io::Result<()> {
     let typed = terminal_events()?;
-    app.set_hosts(phone.hosts().await.unwrap_or_default());
     loop {
-        terminal.draw(|frame| view::draw(frame, &app))?;
-        tokio::select! {
-            event = happened.recv() => match event {
-                Ok(event) => app.happened(&event),
-                Err(_) => return Ok(()),
-            },
-            Ok(question) = questions.recv() => app.question(question),
-            event = typed.recv() => match event {
-                Ok(Event::Key(key)) if keys::is_quit(&app, key) => return Ok(()),
-                Ok(Event::Key(key)) => keys::pressed(&mut app, phone, key).await,
-                Ok(Event::Paste(text)) => keys::pasted(&mut app, phone, &Zeroizing::new(text)).await,
-                Ok(_) => {}
-                Err(_) => return Ok(()),
-            },
-        }
-        // What came in the meantime is drawn together, so that a thousand commands a second are not a thousand pictures.
-        while let Ok(event) = happened.try_recv() {
-            app.happened(&event);
-        }
-        if app.take_hosts_changed() {
-            app.set_hosts(phone.hosts().await.unwrap_or_default());
+        terminal.draw(|frame| view::draw(frame, &interface.app))?;
+        if interface.next(&typed).await.is_none() {
+            return Ok(());
         }
     }
+}
+
+/// The screen's state, and everything that changes it.
+struct Interface {
+    app: App,
+    phone: Phone,
+    happened: Receiver<PhoneEvent>,
+    questions: Receiver<Question>,
+    /// What the owner wants done; it ends with the interface.
+    wishes: JoinSet<Outcome>,
+    session: Arc<Mutex<()>>,
+}
+
+impl Interface {
+    async fn new(mut app: App, phone: &Phone, questions: Receiver<Question>) -> Self {
+        let happened = phone.events();
+        app.set_hosts(phone.hosts().await.unwrap_or_default());
+        Self { app, phone: phone.clone(), happened, questions, wishes: JoinSet::new(), session: Arc::default() }
+    }
+
+    /// Takes in the next thing that happens; `None` at the end.
+    async fn next(&mut self, typed: &Receiver<Event>) -> Option<()> {
+        let wish = tokio::select! {
+            event = self.happened.recv() => {
+                self.app.happened(&event.ok()?);
+                None
+            }
+            Ok(question) = self.questions.recv() => {
+                self.app.question(question);
+                None
+            }
+            Some(Ok(outcome)) = self.wishes.join_next() => self.app.became(outcome),
+            event = typed.recv() => match event.ok()? {
+                Event::Key(key) if is_quit(&self.app, key) => return None,
+                Event::Key(key) => self.app.pressed(key),
+                Event::Paste(text) => self.app.pasted(&Zeroizing::new(text)),
+                _ => None,
+            },
+        };
+        if let Some(wish) = wish {
+            self.start(wish);
+        }
+        // What came in the meantime is drawn together, so that a thousand commands a second are not a thousand pictures.
+        while let Ok(event) = self.happened.try_recv() {
+            self.app.happened(&event);
+        }
+        if self.app.take_hosts_changed() {
+            self.app.set_hosts(self.phone.hosts().await.unwrap_or_default());
+        }
+        Some(())
+    }
+
+    fn start(&mut self, wish: Wish) {
+        self.wishes.spawn(wish::perform(self.phone.clone(), wish, Arc::clone(&self.session)));
+    }
+}
+
+fn is_quit(app: &App, key: KeyEvent) -> bool {
+    let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    control_c || app.is_at_home() && key.code == KeyCode::Char('q')
 }
 
 /// The terminal is read by a thread, which ends with the process.

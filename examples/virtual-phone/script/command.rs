@@ -17,7 +17,7 @@ type Secret<'a> = &'a str;
 
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Request<'a> {
+pub(super) enum Command<'a> {
     Scan {
         #[serde(borrow)]
         qr: Secret<'a>,
