@@ -19,6 +19,8 @@ use crate::{Problem, install};
 /// The crate of each package; what it holds is built from several.
 const PACKAGES: [&str; 3] = ["pocketcard-driver", "pocketcard", "pocketcard-examples"];
 const BUILT: [&str; 4] = ["pocketcard", "pocketcardd", "pocketcard-driver", "pocketcard-examples"];
+/// What its manual page says first.
+const VIRTUAL_PHONE: &str = "phone on the desktop: a PIV card behind a socket or on Bluetooth";
 /// Pinned: the profile `dev` is a warning here, and may be an error later.
 const CARGO_DEB: &str = "cargo-deb@3.8.0";
 
@@ -75,9 +77,9 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
 
 /// Builds what the packages hold: programs, manual pages, completions.
 fn build(steps: &mut Steps, profile: Profile) -> Result<(), Problem> {
-    steps.step("Install cargo-deb", || {
+    steps.step("Install cargo-deb and help2man", || {
         install::cargo_tool(&["cargo-deb", "--version"], &[CARGO_DEB])?;
-        install::apt(&["dpkg-dev"])?;
+        install::apt(&["dpkg-dev", "help2man"])?;
         Ok(Outcome::Done)
     })?;
     steps.step("Build the programs", || {
@@ -100,7 +102,10 @@ fn documents(profile: Profile) -> Result<(), Problem> {
     let program = profile.folder().join("pocketcard");
     let program = program.to_string_lossy();
     run_shown(command(&program, ["man"]).arg(&pages))?;
-    for page in files(&pages)? {
+    let page = folder.join("virtual-phone.1");
+    let mut help2man = command("help2man", ["--no-info", "--name", VIRTUAL_PHONE, "--output"]);
+    run_shown(help2man.arg(&page).arg(profile.folder().join("virtual-phone")))?;
+    for page in files(&pages)?.into_iter().chain([page]) {
         // Without name and time, so that the same page gives the same package.
         run_shown(command("gzip", ["--best", "--no-name"]).arg(page))?;
     }

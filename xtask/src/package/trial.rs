@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
-use crate::workspace::{command, root, run as run_shown, scratch, watch};
+use crate::workspace::{command, root, run as run_shown, scratch};
 use crate::{Problem, debian};
 
 use super::{Profile, build, debs};
@@ -17,24 +17,15 @@ const DOWNLOADED: [&str; 7] = ["pcscd", "opensc", "bluez", "dbus", "dbus-tests",
 /// A version that is newer than the one before it.
 const UPGRADE: &str = "0.1.0-1+upgrade";
 
-/// Enters a root without leaving a trace in it: what is written goes to memory, and away with the namespace.
-///
-/// `$0`: the root, `$1`: an empty folder, `$2`: the packages, `$3`: the trial.
-const ENTER: &str = r#"set -e
-mount -t tmpfs -o size=4g,mode=755 tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=$0,upperdir=$1/upper,workdir=$1/work" "$1/root"
-cd "$1/root"
-mount -t proc proc proc
-mount -t tmpfs tmpfs run
-mount -t tmpfs -o mode=1777 tmpfs tmp
-mount --rbind /dev dev
-mount -t tmpfs -o mode=1777 tmpfs dev/shm
-mkdir tmp/packages
-mount --bind "$2" tmp/packages
-cp "$3" tmp/trial
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root TERM=dumb DEBIAN_FRONTEND=noninteractive \
-    chroot . bash /tmp/trial"#;
+/// Enters a root without leaving a trace in it: what is written goes to memory, and away with the namespaces.
+const ENTER: &str = include_str!("enter.sh");
+
+/// Whether systemd is the first process, as on nearly every Debian, or nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Init {
+    Systemd,
+    None,
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -67,13 +58,15 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
     })?;
     let given: Vec<&str> = arguments.releases.iter().map(String::as_str).collect();
     for release in if given.is_empty() { RELEASES.as_slice() } else { &given } {
-        let _ = steps.step(format!("Install, upgrade, remove, purge: {release}"), || {
-            let folder = match prepare(release) {
-                Ok(folder) => folder,
-                Err(problem) => return Ok(Outcome::Skipped(format!("no root of {release}: {problem}"))),
-            };
-            enter(&folder, &packages)
-        });
+        for (init, words) in [(Init::Systemd, "with systemd"), (Init::None, "without systemd")] {
+            let _ = steps.step(format!("Install, upgrade, remove, purge: {release} {words}"), || {
+                let folder = match prepare(release) {
+                    Ok(folder) => folder,
+                    Err(problem) => return Ok(Outcome::Skipped(format!("no root of {release}: {problem}"))),
+                };
+                enter(&folder, &packages, init)
+            });
+        }
     }
     steps.all_good()
 }
@@ -98,15 +91,33 @@ fn prepare(release: &str) -> Result<PathBuf, Problem> {
 }
 
 /// Runs the trial in a root.
-fn enter(debian: &Path, packages: &Path) -> Result<Outcome, Problem> {
+fn enter(debian: &Path, packages: &Path, init: Init) -> Result<Outcome, Problem> {
     let upper = scratch("packages/upper");
     fs::create_dir_all(&upper).context("making a folder for the trial")?;
-    let mut unshare = command("unshare", ["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
-    unshare.args(["--", "sh", "-c", ENTER]).args([debian, &upper, packages]);
-    unshare.arg(root().join("packaging/debian/test/trial"));
+    let mut shell = command("bash", ["-c", ENTER, "enter"]);
+    shell.args([debian, &upper, packages, &root().join("packaging/debian/test/trial")]);
+    match init {
+        Init::None => shell.arg(""),
+        Init::Systemd => match control_groups() {
+            Some(folder) => shell.arg(folder),
+            None => return Ok(Outcome::Skipped("systemd needs control groups of version 2 here".to_owned())),
+        },
+    };
     say("    $ unshare … chroot … packaging/debian/test/trial");
-    match watch(&mut unshare, |_| ())? {
-        0 => Ok(Outcome::Done),
-        code => Err(Problem::Failed(format!("packaging/debian/test/trial (exit code {code})"))),
+    // Not `watch`, which shows the command, and this one is a script.
+    let status = shell.status().context("starting bash")?;
+    if status.success() {
+        return Ok(Outcome::Done);
     }
+    Err(Problem::Failed(format!("packaging/debian/test/trial ({status})")))
+}
+
+/// Where the hierarchy of control groups of version 2 is, which systemd wants.
+fn control_groups() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    mounts.find_map(|fields| match fields.as_slice() {
+        [_, place, "cgroup2", ..] => Some(PathBuf::from(place)),
+        _ => None,
+    })
 }
