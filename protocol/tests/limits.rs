@@ -10,7 +10,7 @@ use pocketcard_protocol::channel::{
 use pocketcard_protocol::fragment::{FragmentSize, NEXT_FRAGMENT, WHOLE_MESSAGE, WINDOW};
 use pocketcard_protocol::l2cap::{CHANNELS_LIMIT, DOUBT, OPEN_LIMIT, SDU_LIMIT};
 use pocketcard_protocol::link::{EARLY_MESSAGE_LIMIT, INFO_LIMIT_BYTES, LINK_MESSAGE_LIMIT, limits::*};
-use pocketcard_protocol::messages::{ATR_LIMIT, DIGEST_LENGTH, MESSAGE_LIMIT, NAME_LIMIT, TOKEN_LENGTH};
+use pocketcard_protocol::messages::{ATR_LIMIT, DIGEST_LENGTH, KEYS_LIMIT, MESSAGE_LIMIT, NAME_LIMIT, TOKEN_LENGTH};
 use pocketcard_protocol::pairing::{
     NONCE_LENGTH, OFFER_LIFETIME, TRIES_LIMIT, TRIES_WINDOW, UNCONFIRMED_PAIR_LIFETIME,
 };
@@ -95,8 +95,14 @@ fn section_10() {
                 seconds(REQUEST_LIMIT),
             ),
             ("`Pending`", format!("every {} ms", PENDING_INTERVAL.as_millis())),
-            // The card's own, in the crate of the phone.
+            ("key references in `Permissions`", number(KEYS_LIMIT)),
+            // The card's own: a test in the crate of the phone compares them with the code.
             ("request that nobody cancels", "60 s".into()),
+            ("question whether a key may be used", "50 s".into()),
+            ("question whether a host gets the card", "60 s".into()),
+            ("entry of a PIN on the phone", "25 s, or less if the host says so".into()),
+            ("denials before a host may not prompt", "2 in 1 min".into()),
+            ("questions of a host that nobody answers", "6 in 1 min".into()),
             ("idle link is pinged", format!("after {}", seconds(IDLE_INTERVAL))),
             ("phone gives up a silent host", seconds(SILENCE_LIMIT)),
             ("link messages waiting to be sent when the peer still asks", number(QUEUE_LIMIT)),

@@ -15,7 +15,7 @@ use crate::traits::{ApprovalDecision, ApprovalPurpose, ApprovalRequest};
 
 /// How long the owner is asked whether a host gets the card. After that it is as if the answer had been no, but that it does
 /// not count as a denial.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 
 /// A session without a card.
 pub(super) enum Connecting {

@@ -18,15 +18,15 @@ use super::{Card, Output};
 use crate::traits::KeyHandle;
 
 /// How often a host is told that its request is alive.
-const PENDING_INTERVAL: Duration = Duration::from_millis(500);
+pub(super) const PENDING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a host's command may take, the owner's answer included. A host gives up earlier, after 55 s; this is for one that
 /// does not, so that neither a question nor an operation stays for ever.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the owner is asked whether a key may be used. Shorter than the host's 55 s, so that its program still learns that
 /// nobody answered, and an answer of the last second still finds time to be used.
-const APPROVAL_LIMIT: Duration = Duration::from_secs(50);
+pub(super) const APPROVAL_LIMIT: Duration = Duration::from_secs(50);
 
 /// What is to be done.
 pub(super) enum Work {

@@ -7,6 +7,7 @@ mod data;
 mod grace;
 mod key_use;
 mod keys;
+mod limits;
 mod matrix;
 mod permissions;
 mod pin;
