@@ -13,6 +13,7 @@ mod failure;
 #[cfg(test)]
 mod fixtures;
 mod login;
+mod notices;
 mod pair;
 mod phones;
 mod reader_conf;
@@ -58,6 +59,8 @@ enum Subcommands {
     Rename(phones::RenameArguments),
     /// Show the daemon, the reader's slots and the cards in them.
     Status(status::Arguments),
+    /// Print what happens, and show a notice on the desktop while a phone waits for its owner.
+    Watch(watch::Arguments),
     // Its own words are longer.
     Cancel(cancel::Arguments),
     /// Look for what is wrong and say what to do about it.
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Subcommands::Forget(arguments) => phones::forget(&arguments, connect),
         Subcommands::Rename(arguments) => phones::rename(&arguments, connect),
         Subcommands::Status(arguments) => status::run(&arguments, connect),
+        Subcommands::Watch(arguments) => watch::run(&arguments, connect),
         Subcommands::Cancel(arguments) => cancel::run(arguments, connect),
         Subcommands::Doctor(arguments) => doctor::run(&arguments, &control),
         Subcommands::Login(arguments) => login::run(&arguments, connect),
@@ -135,7 +139,7 @@ mod tests {
     fn every_command_has_a_manual_page() {
         let folder = tempfile::tempdir().unwrap();
         man(folder.path()).unwrap();
-        for command in ["", "-pair", "-phones", "-forget", "-status", "-cancel", "-doctor", "-dev"] {
+        for command in ["", "-pair", "-phones", "-forget", "-status", "-cancel", "-watch", "-doctor", "-dev"] {
             let page = folder.path().join(format!("pocketcard{command}.1"));
             assert!(std::fs::read_to_string(&page).unwrap().contains(".TH pocketcard"), "{}", page.display());
         }

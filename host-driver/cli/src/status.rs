@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, connect: impl Fn() -> Result<Client, Failure>) -> Result<ExitCode, Failure> {
     if arguments.watch {
-        return watch::run(arguments.json, connect);
+        return watch::live_view(arguments.json, connect);
     }
     let status = connect()?.status()?;
     let text = if arguments.json { as_json(&status)? } else { screen(&status) };

@@ -1,4 +1,4 @@
-//! `pocketcard status --watch`: a live view.
+//! `pocketcard status --watch`, a live view, and `pocketcard watch`, which shows notices on the desktop.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use pocketcard_ipc::control::{Client, Event, Reply};
 
 use crate::failure::Failure;
+use crate::notices::Notices;
 use crate::phones::short;
 use crate::refusal;
 use crate::status::{screen, waiting};
@@ -17,10 +18,52 @@ const HISTORY: usize = 12;
 /// Cursor to the top left, and everything cleared. Spec: ECMA-48, CUP and ED.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Print JSON for programs, one line per change, as `pocketcard status --watch --json` does.
+    #[arg(long)]
+    json: bool,
+    /// Only print; show nothing on the desktop.
+    #[arg(long)]
+    no_notices: bool,
+}
+
+/// Prints every event and shows notices, until the daemon goes away, nobody reads any more, or the person presses Ctrl-C.
+pub(crate) fn run(arguments: &Arguments, connect: impl Fn() -> Result<Client, Failure>) -> Result<ExitCode, Failure> {
+    end_with_reader();
+    let mut events = connect()?;
+    let mut status = Some(events.watch()?);
+    let mut notices = (!arguments.no_notices).then(Notices::new);
+    loop {
+        let reply = match status.take() {
+            // What waits already is worth a notice, too.
+            Some(status) => {
+                for slot in &status.slots {
+                    if let (Some(notices), Some(reason)) = (&mut notices, &slot.waiting) {
+                        let event = Event::Pending { slot: slot.slot, reason: reason.clone() };
+                        notices.event(&event, || Some(status.clone()));
+                    }
+                }
+                Reply::Status(status)
+            }
+            None => events.receive(None)?,
+        };
+        if let (Some(notices), Reply::Event(event)) = (&mut notices, &reply) {
+            notices.event(event, || connect().ok()?.status().ok());
+        }
+        match &reply {
+            reply if arguments.json => print(&line_of_json(reply)?),
+            Reply::Status(status) => print(&screen(status)),
+            Reply::Event(event) => print(&format!("{}\n", words(event))),
+            _ => {}
+        }
+    }
+}
+
 /// Shows the status after every event until the daemon goes away, nobody reads any more, or the person presses Ctrl-C.
 ///
 /// A terminal is redrawn; anything else gets one line an event.
-pub(crate) fn run(json: bool, connect: impl Fn() -> Result<Client, Failure>) -> Result<ExitCode, Failure> {
+pub(crate) fn live_view(json: bool, connect: impl Fn() -> Result<Client, Failure>) -> Result<ExitCode, Failure> {
     end_with_reader();
     let mut events = connect()?;
     let mut status = events.watch()?;

@@ -10,6 +10,8 @@
 )]
 
 mod logins;
+mod notices;
+mod owned;
 
 use std::process::Command;
 use std::thread;

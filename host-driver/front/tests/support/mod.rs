@@ -117,7 +117,7 @@ impl Bench {
         self.front.handle_pin_entry(entry, self.now);
         let sent = self.sent();
         let [Body::PinEntry(sent)] = &sent[..] else { panic!("{sent:?}") };
-        sent.clone()
+        *sent
     }
 
     pub(crate) fn closed(&mut self) -> FrontError {
