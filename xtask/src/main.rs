@@ -11,6 +11,7 @@ mod demo;
 mod demo_ssh;
 mod fuzz;
 mod install;
+mod login;
 mod models;
 mod package;
 mod problem;
@@ -42,6 +43,8 @@ enum Task {
     Test(test::Arguments),
     /// Run the stories of Bluetooth LE: real BlueZ and virtual controllers in an emulated machine.
     TestBle(ble::Arguments),
+    /// Sign in with a phone, in a throw-away Debian: PAM, sssd, ssh, browser, greeter.
+    TestLogin(login::Arguments),
     /// Make Debian packages: driver, daemon with command line, virtual phone.
     Package(package::Arguments),
     /// Install, upgrade, remove and purge the packages in clean roots of Debian 12 and 13.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(&mut steps),
         Task::Test(arguments) => test::run(&mut steps, &arguments),
         Task::TestBle(arguments) => ble::run(&mut steps, &arguments),
+        Task::TestLogin(arguments) => login::run(&mut steps, &arguments),
         Task::Package(arguments) => package::run(&mut steps, &arguments),
         Task::TestPackages(arguments) => package::trial(&mut steps, &arguments),
         Task::Ci => ci::run(&mut steps),

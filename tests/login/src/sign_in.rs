@@ -1,0 +1,325 @@
+//! Everybody who signs people in, in every situation: su, sudo, login and pamtester, by pam_pkcs11 and by sssd.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pocketcard_dev::{Card, Environment, TEST_PIN};
+
+use crate::PinEntry;
+use crate::failure::{Context, Failure, expect};
+use crate::pty::Dialogue;
+use crate::world::{ALICE, BOB, SOON, World, as_user, eventually, ok, say};
+
+/// What is asked for by these words is the PIN; whatever comes first decides.
+const PIN_PROMPTS: [&str; 2] = ["Phone PIN:", "PIN for "];
+/// What is asked for by these is the password.
+const PASSWORD_PROMPTS: [&str; 2] = ["Password: ", "password for alice: "];
+/// Without a phone the password has to be asked for at once: so long may a busy machine take.
+const AT_ONCE: Duration = Duration::from_secs(3);
+/// A phone that leaves while its PIN is typed: when the person has to know.
+const LEFT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What looks at the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Module {
+    PamPkcs11,
+    Sssd,
+}
+
+impl Module {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PamPkcs11 => "pam_pkcs11",
+            Self::Sssd => "sssd",
+        }
+    }
+
+    /// What people are told when the PIN is blocked.
+    fn blocked_message(self) -> &'static str {
+        match self {
+            // It does not tell a blocked PIN from a wrong one.
+            Self::PamPkcs11 => "Wrong smartcard PIN",
+            Self::Sssd => "PIN locked",
+        }
+    }
+}
+
+/// A program that signs alice in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    /// Who runs it, what it is, and how it says that alice is in.
+    user: &'static str,
+    command: &'static [&'static str],
+    is_in: &'static str,
+    is_out: &'static str,
+}
+
+const MARK: &str = "echo I am $(id -un) for alice";
+
+pub(crate) const PROGRAMS: [Program; 4] = [
+    Program {
+        name: "su",
+        user: "bob",
+        command: &["su", "--login", "alice", "--command", MARK],
+        is_in: "I am alice for alice",
+        is_out: "Authentication failure",
+    },
+    Program {
+        name: "sudo",
+        user: "alice",
+        command: &["sudo", "--reset-timestamp", "--", "sh", "-c", MARK],
+        is_in: "I am root for alice",
+        is_out: "incorrect password attempt",
+    },
+    Program {
+        name: "login",
+        user: "root",
+        command: &["login", "alice"],
+        is_in: "alice@machine",
+        is_out: "Login incorrect",
+    },
+    Program {
+        name: "pamtester",
+        user: "root",
+        command: &["pamtester", "sudo", "alice", "authenticate", "acct_mgmt"],
+        is_in: "account management done",
+        is_out: "Authentication failure",
+    },
+];
+
+impl Program {
+    pub(crate) fn start(&self) -> Result<Dialogue, Failure> {
+        let mut words = as_user(self.user);
+        words.extend(self.command.iter().map(|&word| word.to_owned()));
+        Dialogue::start("setpriv", words)
+    }
+
+    /// Whether alice is in, once the program has decided.
+    pub(crate) fn verdict(&self, dialogue: &mut Dialogue, limit: Duration) -> Result<bool, Failure> {
+        // More prompts are a no, too: what was typed did not do.
+        let mut ends = vec![self.is_in, self.is_out];
+        ends.extend(PASSWORD_PROMPTS.iter().chain(&PIN_PROMPTS));
+        Ok(dialogue.one_of(&ends, limit)? == 0)
+    }
+}
+
+/// sssd, which ends with this value.
+pub(crate) struct Sssd(Child);
+
+impl Sssd {
+    pub(crate) fn start() -> Result<Self, Failure> {
+        for folder in ["db", "mc", "pipes/private", "pubconf", "gpo_cache", "secrets", "deskprofile"] {
+            fs::create_dir_all(Path::new("/var/lib/sss").join(folder)).context("making a folder for sssd")?;
+        }
+        fs::create_dir_all("/var/log/sssd").context("making a folder for sssd")?;
+        let mut sssd = Command::new("sssd");
+        sssd.args(["--interactive", "--debug-level=0x3ff0", "--logger=files"]).stdin(Stdio::null());
+        let child = sssd.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("starting sssd")?;
+        let sssd = Self(child);
+        eventually("sssd to know alice", SOON, || {
+            ok("getent", ["passwd", "--service=sss", "alice"]).is_ok_and(|line| line.contains("alice"))
+        })?;
+        Ok(sssd)
+    }
+}
+
+impl Drop for Sssd {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        // Its own children end with it when it is asked to.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// Sets the login up as its page says, with the person's yes.
+pub(crate) fn set_up(module: Module) -> Result<Option<Sssd>, Failure> {
+    let arguments = ["login", "setup", "--user", ALICE.0, "--module", module.name()];
+    let mut setup = Dialogue::start("pocketcard", arguments)?;
+    setup.expect("Let this phone sign this user in?", SOON)?;
+    setup.type_line("yes")?;
+    let status = setup.end(SOON)?;
+    expect(status.success(), || format!("login setup: {status}\n{}", setup.seen()))?;
+    say(setup.seen());
+    if module == Module::Sssd { Sssd::start().map(Some) } else { Ok(None) }
+}
+
+/// The matrix of one module.
+pub(crate) fn matrix(module: Module, pin_entry: PinEntry) -> Result<(), Failure> {
+    let PinEntry::Keyboard = pin_entry;
+    let mut world = World::start(Environment::builder().card(Card::Ec))?;
+    let before = tree()?;
+    let sssd = set_up(module)?;
+    let mut failed = 0;
+    for program in &PROGRAMS {
+        let mut row = |situation: &str, result: Result<String, Failure>| match result {
+            Ok(seen) => say(&format!("ok      {:<10}  {:<9}  {situation}: {seen}", module.name(), program.name)),
+            Err(failure) => {
+                failed += 1;
+                say(&format!("FAILED  {:<10}  {:<9}  {situation}: {failure}", module.name(), program.name));
+            }
+        };
+        row("right PIN", right_pin(program));
+        row("wrong PIN", wrong_pin(program, &world));
+        row("blocked PIN", blocked_pin(program, &world, module));
+        row("another user", another_user(program, &world));
+        row("phone leaves at the prompt", leaves(program, &mut world));
+        row("no phone", no_phone(program));
+        world.come(0)?;
+        row("phone is back", right_pin(program));
+    }
+    broken(module, &mut failed)?;
+    drop(sssd);
+    ok("pocketcard", ["login", "undo"])?;
+    let same = tree()? == before;
+    say(&format!("{}  undo puts /etc/pam.d and /etc/sssd back byte for byte", if same { "ok    " } else { "FAILED" }));
+    expect(failed == 0 && same, || format!("{failed} rows went wrong"))
+}
+
+fn ask(program: &Program) -> Result<(Dialogue, bool), Failure> {
+    let mut dialogue = program.start()?;
+    let pin = asked_for_pin(&mut dialogue)?;
+    Ok((dialogue, pin))
+}
+
+/// Whether the next prompt is for the PIN, and not for the password.
+pub(crate) fn asked_for_pin(dialogue: &mut Dialogue) -> Result<bool, Failure> {
+    Ok(dialogue.one_of(&[PIN_PROMPTS, PASSWORD_PROMPTS].concat(), SOON)? < PIN_PROMPTS.len())
+}
+
+fn at_pin(program: &Program) -> Result<Dialogue, Failure> {
+    let (dialogue, pin) = ask(program)?;
+    expect(pin, || format!("the password is asked for, with a phone here:\n{}", dialogue.seen()))?;
+    Ok(dialogue)
+}
+
+pub(crate) fn right_pin(program: &Program) -> Result<String, Failure> {
+    let mut dialogue = at_pin(program)?;
+    dialogue.type_secret(TEST_PIN)?;
+    let is_in = program.verdict(&mut dialogue, SOON)?;
+    expect(is_in, || format!("not let in:\n{}", dialogue.seen()))?;
+    Ok("in".to_owned())
+}
+
+fn out(program: &Program, mut dialogue: Dialogue, limit: Duration) -> Result<Dialogue, Failure> {
+    let is_in = program.verdict(&mut dialogue, limit)?;
+    expect(!is_in, || format!("LET IN:\n{}", dialogue.seen()))?;
+    let seen = dialogue.seen();
+    expect(!PASSWORD_PROMPTS.iter().any(|prompt| seen.contains(prompt)), || {
+        format!("the password is asked for after a refused PIN:\n{seen}")
+    })?;
+    Ok(dialogue)
+}
+
+fn wrong_pin(program: &Program, world: &World) -> Result<String, Failure> {
+    let mut dialogue = at_pin(program)?;
+    dialogue.type_secret("999999")?;
+    out(program, dialogue, SOON)?;
+    let tries = world.tries()?;
+    expect(tries.starts_with("0x63, SW2=0xC2"), || format!("not one try was spent: {tries}"))?;
+    // The right one gives the try back.
+    right_pin(program)?;
+    Ok("out, one try spent, no password asked for".to_owned())
+}
+
+fn blocked_pin(program: &Program, world: &World, module: Module) -> Result<String, Failure> {
+    world.block_pin()?;
+    let told = || -> Result<String, Failure> {
+        let (mut dialogue, pin) = ask(program)?;
+        if pin {
+            dialogue.type_secret(TEST_PIN)?;
+        }
+        let dialogue = out(program, dialogue, SOON)?;
+        let message = module.blocked_message();
+        expect(dialogue.seen().contains(message), || format!("no {message:?}:\n{}", dialogue.seen()))?;
+        Ok(format!("out: {message:?}"))
+    };
+    let told = told();
+    world.unblock_pin()?;
+    told
+}
+
+/// bob, who has no phone, is asked for his password although alice's phone is here.
+fn another_user(program: &Program, world: &World) -> Result<String, Failure> {
+    let mut words = as_user(if program.name == "su" { ALICE.0 } else { "root" });
+    words.extend(match program.name {
+        "su" => ["su", "--login", "bob", "--command", "echo bob is in"].map(str::to_owned).to_vec(),
+        "login" => ["login", "bob"].map(str::to_owned).to_vec(),
+        "pamtester" => ["pamtester", "sudo", "bob", "authenticate"].map(str::to_owned).to_vec(),
+        _ => return Ok("(bob may not use sudo)".to_owned()),
+    });
+    let mut dialogue = Dialogue::start("setpriv", words)?;
+    dialogue.expect("Password: ", AT_ONCE)?;
+    dialogue.type_secret(BOB.1)?;
+    dialogue.one_of(&["bob is in", "bob@machine", "successfully authenticated"], SOON)?;
+    let tries = world.tries()?;
+    expect(tries.starts_with("0x90") || tries.starts_with("0x63, SW2=0xC3"), || format!("a try was spent: {tries}"))?;
+    Ok("his password, no try of the PIN spent".to_owned())
+}
+
+fn leaves(program: &Program, world: &mut World) -> Result<String, Failure> {
+    let mut dialogue = at_pin(program)?;
+    world.leave(0)?;
+    let started = Instant::now();
+    dialogue.type_secret(TEST_PIN)?;
+    let is_in = program.verdict(&mut dialogue, LEFT_LIMIT)?;
+    expect(!is_in, || format!("LET IN:\n{}", dialogue.seen()))?;
+    Ok(format!("out after {:.1} s", started.elapsed().as_secs_f32()))
+}
+
+fn no_phone(program: &Program) -> Result<String, Failure> {
+    let mut dialogue = program.start()?;
+    let started = Instant::now();
+    dialogue.one_of(&PASSWORD_PROMPTS, AT_ONCE)?;
+    let asked = started.elapsed();
+    let seen = dialogue.seen();
+    expect(!PIN_PROMPTS.iter().any(|prompt| seen.contains(prompt)), || format!("a PIN is asked for:\n{seen}"))?;
+    dialogue.type_secret(ALICE.1)?;
+    let is_in = program.verdict(&mut dialogue, SOON)?;
+    expect(is_in, || format!("not let in by the password:\n{}", dialogue.seen()))?;
+    Ok(format!("password asked for after {:.1} s, in", asked.as_secs_f32()))
+}
+
+/// Whatever breaks, the password goes on working.
+fn broken(module: Module, failed: &mut u32) -> Result<(), Failure> {
+    let module_file = match module {
+        Module::PamPkcs11 => "pam_pkcs11.so",
+        Module::Sssd => "pam_sss.so",
+    };
+    let found = ok("find", ["/usr/lib", "-path", &format!("*/security/{module_file}")])?;
+    let breakable = [("the PAM module is gone", found.trim()), ("its configuration is gone", "/etc/pocketcard/login")];
+    for (what, path) in breakable {
+        let moved = format!("{path}.away");
+        fs::rename(path, &moved).context("breaking something")?;
+        for program in PROGRAMS.iter().take(2) {
+            let result = fallback(program);
+            let word = if result.is_ok() { "ok    " } else { "FAILED" };
+            *failed += u32::from(result.is_err());
+            let seen = result.unwrap_or_else(|failure| failure.to_string());
+            say(&format!("{word}  {:<10}  {:<9}  {what}: {seen}", module.name(), program.name));
+        }
+        fs::rename(&moved, path).context("mending it again")?;
+    }
+    Ok(())
+}
+
+fn fallback(program: &Program) -> Result<String, Failure> {
+    let (mut dialogue, pin) = ask(program)?;
+    if pin {
+        // sssd keeps what it has read, and may go on working.
+        dialogue.type_secret(TEST_PIN)?;
+    } else {
+        dialogue.type_secret(ALICE.1)?;
+    }
+    let is_in = program.verdict(&mut dialogue, SOON)?;
+    expect(is_in, || format!("LOCKED OUT:\n{}", dialogue.seen()))?;
+    Ok(if pin { "the PIN still does" } else { "the password does" }.to_owned())
+}
+
+/// Every file that set-up writes to or beside, with its digest.
+fn tree() -> Result<String, Failure> {
+    ok("sh", ["-c", "find /etc/pam.d /etc/sssd /etc/pocketcard -type f 2>/dev/null | sort | xargs sha256sum"])
+}

@@ -1,0 +1,18 @@
+//! The stories by name.
+
+use crate::PinEntry;
+use crate::failure::Failure;
+use crate::sign_in::{self, Module};
+use crate::twin;
+
+pub(crate) struct Story {
+    pub(crate) name: &'static str,
+    pub(crate) tell: fn(PinEntry) -> Result<(), Failure>,
+}
+
+pub(crate) const STORIES: [Story; 4] = [
+    Story { name: "pam_pkcs11", tell: |pin_entry| sign_in::matrix(Module::PamPkcs11, pin_entry) },
+    Story { name: "pam_pkcs11-twin", tell: |pin_entry| twin::refused(Module::PamPkcs11, pin_entry) },
+    Story { name: "sssd", tell: |pin_entry| sign_in::matrix(Module::Sssd, pin_entry) },
+    Story { name: "sssd-twin", tell: |pin_entry| twin::refused(Module::Sssd, pin_entry) },
+];

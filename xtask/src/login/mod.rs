@@ -1,0 +1,100 @@
+//! `cargo xtask test-login`: people sign in with a phone, in a throw-away Debian, by the programs that people use.
+
+mod machine;
+
+use std::path::Path;
+
+use crate::problem::Context;
+use crate::steps::{Outcome, Steps, say};
+use crate::workspace::{self, cargo, command, output, scratch, target, watch};
+use crate::{Problem, install};
+
+/// The exit code of a story that could not run.
+const SKIPPED: i32 = 77;
+/// Where the stories leave pictures and tables.
+const RESULTS: &str = "login/results";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this story; may be given several times. `--list` prints their names.
+    #[arg(long = "story", value_name = "NAME")]
+    stories: Vec<String>,
+    /// Print the names of the stories.
+    #[arg(long)]
+    list: bool,
+    /// The release of Debian. Only bookworm was tried.
+    #[arg(long = "debian", value_name = "RELEASE", default_value = "bookworm")]
+    release: String,
+    /// Copy the pictures that were taken into docs/images.
+    #[arg(long)]
+    keep_pictures: bool,
+}
+
+pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Problem> {
+    if !rustix::process::geteuid().is_root() {
+        let reason = "only root can make a root of Debian and enter it".to_owned();
+        return steps.step("Sign in with a phone", || Ok(Outcome::Skipped(reason)));
+    }
+    steps.step("Build the daemon, the driver, the phone and the stories", || {
+        install::apt(&[install::RUN.as_slice(), &["iproute2"]].concat())?;
+        let packages =
+            ["pocketcard", "pocketcardd", "pocketcard-driver", "pocketcard-examples", "pocketcard-login-tests"];
+        let mut build = cargo(["build"]);
+        packages.iter().for_each(|package| {
+            build.args(["--package", package]);
+        });
+        workspace::run(&mut build)?;
+        Ok(Outcome::Done)
+    })?;
+    let listed = output(&mut command(&story_program().to_string_lossy(), ["--list"]))?;
+    let all: Vec<&str> = listed.lines().collect();
+    if arguments.list {
+        all.iter().for_each(|name| say(name));
+        return Ok(());
+    }
+    let root = steps.value(format!("Make a root of Debian {}", arguments.release), || {
+        machine::make(&scratch("login"), &arguments.release)
+    })?;
+    let results = scratch(RESULTS);
+    std::fs::create_dir_all(&results).context("making a folder for results")?;
+    let given: Vec<&str> = arguments.stories.iter().map(String::as_str).collect();
+    for name in if given.is_empty() { &all } else { &given } {
+        let _ = steps.step(format!("Login: {name}"), || tell(&root, &results, name));
+    }
+    if arguments.keep_pictures {
+        steps.step("Copy the pictures into docs/images", || keep_pictures(&results))?;
+    }
+    steps.all_good()
+}
+
+fn story_program() -> std::path::PathBuf {
+    target().join("debug/login-story")
+}
+
+/// Tells one story in a fresh copy of the machine.
+fn tell(root: &Path, results: &Path, name: &str) -> Result<Outcome, Problem> {
+    let mut reason = None;
+    let code = watch(&mut machine::enter(root, results, &["login-story", name]), |line| {
+        if let Some((_, text)) = line.split_once("SKIPPED: ") {
+            reason = Some(text.to_owned());
+        }
+    })?;
+    match code {
+        0 => Ok(Outcome::Done),
+        SKIPPED => Ok(Outcome::Skipped(reason.unwrap_or_else(|| "the story does not say why".to_owned()))),
+        code => Err(Problem::Failed(format!("login-story {name} (exit code {code})"))),
+    }
+}
+
+fn keep_pictures(results: &Path) -> Result<Outcome, Problem> {
+    let images = workspace::root().join("docs/images");
+    std::fs::create_dir_all(&images).context("making docs/images")?;
+    for entry in std::fs::read_dir(results).context("looking for pictures")?.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "png") {
+            std::fs::copy(&path, images.join(entry.file_name())).context("copying a picture")?;
+            say(&format!("    {}", entry.file_name().display()));
+        }
+    }
+    Ok(Outcome::Done)
+}
