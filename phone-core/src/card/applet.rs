@@ -38,7 +38,7 @@ pub struct Context<'a> {
     pub permissions: &'a Permissions,
     /// Keys that no state names any more; the card has them destroyed.
     pub deletions: &'a mut Vec<KeyHandle>,
-    /// Why the command is refused, for the person at the computer; see [`Context::refuse`].
+    /// Why the command is refused, for the person at the computer; see `Context::refuse`.
     pub refusal: &'a Cell<Option<Refusal>>,
 }
 
