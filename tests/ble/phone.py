@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import fragments
+import l2cap
 
 log = logging.getLogger("radio.phone")
 
@@ -109,7 +110,7 @@ class Link(ffi.Transport):
         self.phone, self.connection = phone, connection
         self.loop = asyncio.get_running_loop()
         self.info = self.loop.create_future()
-        self.sender = fragments.Sender(MTU - 3)
+        self.sender = fragments.Sender(phone.device.gatt_server.max_mtu - 3)
         self.receiver = fragments.Receiver()
         self.arrived = asyncio.Queue()
         self.leaving = asyncio.Queue()
@@ -171,9 +172,14 @@ class Phone:
         self.device = device.Device(
             config=device.DeviceConfiguration(name="", address=self.new_address()), host=Host(controller, controller)
         )
-        self.device.gatt_server.max_mtu = MTU
+        server = self.device.gatt_server
+        server.max_mtu = MTU
+        self.long_reads = set()
+        self.read_on, server.on_att_read_blob_request = server.on_att_read_blob_request, self.read_more
         self.links = {}
+        self.channels = l2cap.Channels(self)
         self.addresses = 0
+        self.address_seconds = ADDRESS_SECONDS
         self.digits = asyncio.Queue()
         self.paired = asyncio.Event()
         self.identifiers = []
@@ -235,15 +241,24 @@ class Phone:
         await self.device.power_on()
 
     def connected(self, connection):
-        connection.on("disconnection", lambda _: self.end_of(connection))
+        connection.on("disconnection", lambda _: self.left(connection))
+
+    def read_more(self, connection, request):
+        # bumble reads the value anew for each part of it; a part that is not the first begins nothing new.
+        self.long_reads.add(connection)
+        self.read_on(connection, request)
 
     async def read_info(self, connection):
+        if connection in self.long_reads:
+            self.long_reads.discard(connection)
+            return self.last_info
         # bumble keeps one service instance here, and one link for each connection; the core decides about hosts.
         self.end_of(connection)
         if self.links:
             raise att.ATT_Error(TAKEN)
         link = self.links[connection] = Link(self, connection)
-        return await link.info
+        self.last_info = self.channels.info(connection, await link.info)
+        return self.last_info
 
     def written(self, connection, value):
         if (link := self.links.get(connection)) is not None:
@@ -256,6 +271,11 @@ class Phone:
     def subscribed(self, connection, notify, _indicate):
         if not notify:
             self.end_of(connection)
+
+    def left(self, connection):
+        self.end_of(connection)
+        # A connection ends its advertisement.
+        self.turn.set()
 
     def end_of(self, connection):
         if (link := self.links.pop(connection, None)) is not None:
@@ -292,7 +312,7 @@ class Phone:
             self.sets = [await self.advertise_one(identifier) for identifier in self.identifiers]
             self.turn.clear()
             try:
-                await asyncio.wait_for(self.turn.wait(), ADDRESS_SECONDS)
+                await asyncio.wait_for(self.turn.wait(), self.address_seconds)
             except TimeoutError:
                 pass
 
@@ -323,9 +343,21 @@ class Phone:
                 await self.phone.confirm_pairing(True)
                 await self.paired.wait()
                 return "ok"
+            case ["keep"]:
+                # The address of the next advertisement: a slow computer may not keep up with so many.
+                self.address_seconds = 1000
+                self.turn.set()
+                return "ok"
+            case ["mtu", mtu]:
+                # For the connections to come.
+                self.device.gatt_server.max_mtu = int(mtu)
+                return "ok"
+            case ["l2cap", mode] if mode in l2cap.MODES:
+                self.channels.set_mode(mode)
+                return "ok"
             case ["state"]:
                 mtus = [connection.att_mtu for connection in self.links]
-                return f"ok {len(self.links)} links, MTU {mtus}, {self.addresses} addresses"
+                return f"ok {len(self.links)} links, MTU {mtus}, {self.addresses} addresses, {self.channels.opened} channels"
         return f"no: {words}"
 
 

@@ -110,6 +110,53 @@ pub(crate) fn cut() -> Result<(), Failure> {
     Ok(())
 }
 
+/// A phone that BlueZ is bonded with for other purposes goes and comes back: BlueZ keeps its services and tells no
+/// identifier of it any more.
+pub(crate) fn bonded() -> Result<(), Failure> {
+    let mut environment = paired(Card::Ec)?;
+    signs(&environment, "after pairing")?;
+    step("BlueZ bonds the two adapters", || bond(&environment))?;
+    for round in 1..=2 {
+        step(&format!("the phone goes out of range, the card leaves, time {round}"), || {
+            radio("away 1")?;
+            Ok(environment.wait_card(0, false, LEAVE_LIMIT)?)
+        })?;
+        step("the phone returns, the card is back", || {
+            radio("back 1")?;
+            Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
+        })?;
+        signs(&environment, "with a bonded phone")?;
+    }
+    step("the computer's daemon starts again, the card is back", || {
+        environment.daemon().restart()?;
+        Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&environment, "with a bonded phone, after the daemon's start")
+}
+
+/// Bonds the adapters as a desktop does with a device that has neither display nor keys.
+fn bond(environment: &Environment) -> Result<(), Failure> {
+    let device = "/org/bluez/hci0/dev_F0_F1_F2_00_00_01";
+    // The agent has to stay while it is asked.
+    let script = format!(
+        "exec 3<>\"$1/agent\" && bluetoothctl --agent NoInputNoOutput <&3 >\"$1/agent.log\" 2>&1 &
+         agent=$!
+         sleep 2
+         # What it asks: whether the other adapter may.
+         (exec 3>\"$1/agent\"; for _ in $(seq 30); do sleep 1; echo yes >&3; done) &
+         answers=$!
+         dbus-send --system --print-reply --reply-timeout=60000 --dest=org.bluez {device} org.bluez.Device1.Pair
+         kill $agent $answers
+         dbus-send --system --print-reply=literal --dest=org.bluez {device} \\
+             org.freedesktop.DBus.Properties.Get string:org.bluez.Device1 string:Paired"
+    );
+    let folder = environment.folder();
+    client("making a pipe", Command::new("mkfifo").arg(folder.join("agent")))?;
+    let told = client("bonding", Command::new("bash").args(["-c", &script, "bash"]).arg(folder))?;
+    let bonded = told.trim_end().ends_with("boolean true");
+    if bonded { Ok(()) } else { Err(Failure::Client { what: "bonding", text: told }) }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

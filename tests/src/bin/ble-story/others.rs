@@ -1,14 +1,15 @@
 //! A phone and a computer that share nothing with ours but the core: bumble in place of BlueZ, Python in place of Rust, an MTU
 //! of 185, and for the phone a radio address that changes every few seconds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pocketcard_dev::{AIR_CARD_LIMIT, DevError, Environment};
-use pocketcard_ipc::control::{ClientError, PairMethod, Reply, Request};
+use pocketcard_ipc::control::{ClientError, PairMethod, Reply, Request, Transport};
 use serde_json::json;
 
 use crate::guest::{Failure, radio, say, step, text};
 use crate::stories::{environment, signs};
+use crate::transports;
 
 /// How long each side may take in a pairing.
 const PAIRING_LIMIT: Duration = Duration::from_secs(90);
@@ -31,6 +32,40 @@ pub(crate) fn phone() -> Result<(), Failure> {
     let state = radio("phone state")?;
     say(&format!("story: the phone: {state}"));
     if state.contains("MTU [185]") { Ok(()) } else { Err(Failure::Wrong(format!("another MTU: {state}"))) }
+}
+
+/// That phone, with channels of L2CAP by somebody else's system: one that works, and those of a phone that means no good.
+/// Each of these costs some time, and the card comes over GATT.
+pub(crate) fn channels() -> Result<(), Failure> {
+    let mut host = environment("host").over_the_air("hci0", &[]).start()?;
+    step("the phone pairs by its camera, its card is in pcscd", || {
+        pair(&host)?;
+        Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    radio("phone keep")?;
+    for mode in ["refuse", "silent", "long", "cut", "stingy"] {
+        let begun = Instant::now();
+        step(&format!("the computer comes back, the phone's channel is to be: {mode}"), || {
+            radio(&format!("phone l2cap {mode}"))?;
+            // A daemon that starts has no doubts about anybody.
+            host.daemon().restart()?;
+            Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+        })?;
+        say(&format!("REPORT other-channels: {mode}: card after {} ms", begun.elapsed().as_millis()));
+        transports::expect(&host, &Transport::Gatt { mtu: 185 })?;
+        signs(&host, "over GATT all the same")?;
+    }
+    step("the computer comes back, the phone's channel is good", || {
+        radio("phone l2cap good")?;
+        host.daemon().restart()?;
+        Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    transports::expect(&host, &Transport::L2cap {})?;
+    signs(&host, "over L2CAP")?;
+    let state = radio("phone state")?;
+    say(&format!("story: the phone: {state}"));
+    // Nobody listens for the first; the others were opened, and one more.
+    if state.ends_with(" 5 channels") { Ok(()) } else { Err(Failure::Wrong(format!("other channels: {state}"))) }
 }
 
 /// That computer, and our phone.
@@ -61,7 +96,7 @@ pub(crate) fn host() -> Result<(), Failure> {
     Ok(())
 }
 
-fn pair(host: &Environment) -> Result<(), Failure> {
+pub(crate) fn pair(host: &Environment) -> Result<(), Failure> {
     let mut control = host.daemon_control()?;
     let lost = |error: ClientError| Failure::Environment(DevError::from(error));
     let (text, _) = control.pair_start(None, PairMethod::Qr, Some(0)).map_err(lost)?;

@@ -39,21 +39,23 @@ impl Story {
 }
 
 /// All of them, in the order in which they are told.
-pub(crate) const STORIES: [Story; 15] = [
+pub(crate) const STORIES: [Story; 17] = [
     Story { channels: Some(1), ..Story::new("login", login) },
     Story { channels: Some(3), ..Story::new("login-eatt", login) },
     Story::new("l2cap", transports::l2cap),
     Story::new("forget", forget),
     Story::new("return", comes_back),
     Story::new("adapter", absence::adapter),
+    Story::new("bonded", absence::bonded),
     Story::new("cut", absence::cut),
     Story::new("costs", costs::costs),
     Story::new("quiet", costs::quiet),
     Story::new("arrivals", costs::arrivals),
-    Story { channels: Some(1), ..Story::new("least-mtu", transports::least_mtu) },
+    Story { adapters: 1, peers: true, ..Story::new("least-mtu", transports::least_mtu) },
     Story { adapters: 3, ..Story::new("next-host", next_host) },
     Story { adapters: 3, ..Story::new("two-hosts", two_hosts) },
     Story { adapters: 1, peers: true, ..Story::new("other-phone", others::phone) },
+    Story { adapters: 1, peers: true, ..Story::new("other-channels", others::channels) },
     Story { peers: true, ..Story::new("other-host", others::host) },
 ];
 
