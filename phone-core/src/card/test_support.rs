@@ -448,6 +448,7 @@ impl TestHost {
 
     /// Asks for the entry of a PIN and gives the answer; empty if there is none yet.
     pub fn enter_pin(&mut self, card: &mut TestBox, operation: PinOperation, key_reference: u32) -> Vec<u8> {
+        self.chaining.reset();
         self.last_request += 1;
         self.send_pin_entry(card, self.last_request, operation, key_reference, 0);
         self.answer(card).unwrap_or_default()

@@ -1,10 +1,11 @@
 //! The card alone, with a program that talks to it through the same chaining; and what others do to either card.
 
 use aes::cipher::{Array, BlockCipherEncrypt as _, KeyInit as _};
+use pocketcard_front::PinEntry;
 use pocketcard_phone::card::test_support::{TestBox, TestHost};
-use pocketcard_phone::card::{CardConfig, HostId, Input, LinkId};
+use pocketcard_phone::card::{CardConfig, EffectResult, HostId, Input, LinkId};
 
-use crate::steps::{Change, hex};
+use crate::steps::{Change, Owner, hex};
 
 /// What a program or a reader sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,19 @@ impl Direct {
             return Seen::Gone;
         }
         Seen::Response(self.host.raw(&mut self.card, command))
+    }
+
+    pub(crate) fn enter_pin(&mut self, entry: PinEntry, owner: Owner) -> Seen {
+        if !self.powered {
+            return Seen::Gone;
+        }
+        self.card.hold = true;
+        let mut answer = self.host.enter_pin(&mut self.card, entry.operation, entry.key_reference.into());
+        self.card.hold = false;
+        if self.card.complete(EffectResult::Pin(owner.answer(entry.operation))) {
+            answer = self.host.answer(&mut self.card).expect("the owner has answered");
+        }
+        Seen::Response(answer)
     }
 
     /// Power, whichever way: a card that has it is reset.

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use pocketcard_front::{Config, Failure, Front, Output, PowerAction, Reply};
+use pocketcard_front::{Config, Failure, Front, Output, PinEntry, PowerAction, Reply};
 use pocketcard_phone::card::test_support::{TestBox, TestHost};
-use pocketcard_phone::card::{CardEvent, HostId, Input, LinkId};
+use pocketcard_phone::card::{CardEvent, EffectResult, HostId, Input, LinkId};
 use pocketcard_protocol::messages::{Body, Envelope};
 
 use crate::card::{self, Seen};
-use crate::steps::{Change, Gap};
+use crate::steps::{Change, Gap, Owner};
 
 /// The number of the first link of [`Fronted`]; far from those that a `TestBox` gives.
 const LINK: u64 = 1 << 40;
@@ -77,7 +77,7 @@ impl Fronted {
         while let Some(output) = self.front.poll_output() {
             match output {
                 Output::Send(envelope) => {
-                    self.relayed |= matches!(envelope.body, Some(Body::Transmit(_)));
+                    self.relayed |= matches!(envelope.body, Some(Body::Transmit(_) | Body::PinEntry(_)));
                     self.card.handle(Input::Message { link: LinkId::new(self.link), envelope });
                 }
                 Output::Reply(Reply::Response(response)) => seen.push(Seen::Response(response.to_vec())),
@@ -149,6 +149,25 @@ impl Fronted {
             self.deliver_all();
         }
         seen.expect("a reply to each command")
+    }
+
+    /// The owner is asked for a PIN, if the card comes to that.
+    pub(crate) fn enter_pin(&mut self, entry: PinEntry, owner: Owner) -> Seen {
+        self.relayed = false;
+        self.card.hold = true;
+        self.front.handle_pin_entry(entry, self.card.now);
+        let mut seen = self.settle();
+        self.card.hold = false;
+        self.card.complete(EffectResult::Pin(owner.answer(entry.operation)));
+        self.collect();
+        while seen.is_none() {
+            assert!(!self.wire.is_empty(), "the owner has answered");
+            seen = self.deliver_one();
+        }
+        if self.relayed {
+            self.deliver_all();
+        }
+        seen.expect("a reply to each entry")
     }
 
     pub(crate) fn power(&mut self, action: PowerAction) -> Seen {

@@ -12,12 +12,13 @@ mod steps;
 
 use std::collections::VecDeque;
 
-use pocketcard_front::PowerAction;
+use pocketcard_front::{PinEntry, PowerAction};
+use pocketcard_protocol::messages::PinOperation;
 use proptest::prelude::*;
 
 use card::{Direct, Seen, administer};
 use fronted::Fronted;
-use steps::{Change, Gap, Step, hex, step};
+use steps::{Change, Gap, Owner, Step, hex, step};
 
 /// Random sequences in CI, and with `POCKETCARD_SOAK=1` so many that 100,000 commands come together.
 const SEQUENCES: u32 = 250;
@@ -72,11 +73,17 @@ impl Pair {
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
-        if matches!(step, Step::Command(_) | Step::Administer | Step::Interrupted { .. }) {
+        if matches!(step, Step::Command(_) | Step::EnterPin(..) | Step::Administer | Step::Interrupted { .. }) {
             self.no_card_is_back_unheard();
         }
         let (seen, expected) = match step {
             Step::Command(command) => self.command(command),
+            Step::EnterPin(entry, owner) => {
+                let before = self.fronted.changes;
+                let seen = self.fronted.enter_pin(*entry, *owner);
+                self.catch_up(if self.fronted.relayed { before } else { self.fronted.heard });
+                (seen, self.direct.enter_pin(*entry, *owner))
+            }
             Step::Administer => {
                 let mut equal = Ok(());
                 administer(|command| {
@@ -204,6 +211,30 @@ const PRINTED: &str = "00CB3FFF055C035FC10900";
 const CERTIFICATE: &str = "00CB3FFF055C035FC10500";
 const DELETE_CERTIFICATE: &str = "00DB3FFF075C035FC1055300";
 const SIGN: &str = "0087119A267C24820081200102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F2000";
+
+#[test]
+fn a_pin_of_the_phone_counts_like_a_typed_one() {
+    let mut pair = Pair::new();
+    let enter = |operation, owner| {
+        let time_limit = std::time::Duration::from_secs(25);
+        Step::EnterPin(PinEntry { operation, key_reference: 0x80, time_limit }, owner)
+    };
+    pair.both(enter(PinOperation::Verify, Owner::Enters("999999")));
+    assert_eq!(pair.says(STATUS), [0x63, 0xC2]);
+    assert_eq!(pair.says(PRINTED), [0x69, 0x82]);
+    assert_eq!(pair.says(CERTIFICATE).len(), 258);
+    pair.both(enter(PinOperation::Verify, Owner::Enters("123456")));
+    assert_eq!(pair.says("00C0000000"), [0x69, 0x85], "nothing is left of the certificate");
+    assert_eq!(pair.says(STATUS), [0x90, 0x00]);
+    assert_eq!(pair.says(PRINTED), [0x6A, 0x82]);
+    assert!(pair.says(SIGN).ends_with(&[0x90, 0x00]));
+    pair.both(Step::Reset);
+    assert_eq!(pair.says(STATUS), [0x63, 0xC3]);
+    for owner in [Owner::Ignores, Owner::Mistypes] {
+        pair.both(enter(PinOperation::Change, owner));
+    }
+    assert_eq!(pair.says(STATUS), [0x63, 0xC3]);
+}
 
 #[test]
 fn the_vocabulary_reaches_what_it_is_for() {

@@ -1,11 +1,18 @@
 //! What programs, readers, owners and other hosts do, at random.
 
+use std::time::Duration;
+
+use pocketcard_front::PinEntry;
+use pocketcard_phone::{EnteredPin, NewPin, PinAnswer};
+use pocketcard_protocol::messages::PinOperation;
 use proptest::prelude::*;
 
 /// What a program or the world does.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Command(Vec<u8>),
+    /// The owner is asked for a PIN.
+    EnterPin(PinEntry, Owner),
     /// Proves the management key.
     Administer,
     Reset,
@@ -25,6 +32,36 @@ pub(crate) enum Step {
     /// So many messages of the phone arrive.
     Deliver(u8),
 }
+
+/// What the owner does when the phone asks for a PIN.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owner {
+    /// Enters this, and a new one twice where that is asked for.
+    Enters(&'static str),
+    /// Enters two new ones that differ.
+    Mistypes,
+    Cancels,
+    Ignores,
+}
+
+impl Owner {
+    pub(crate) fn answer(self, operation: PinOperation) -> PinAnswer {
+        let entered = |current: &str, repeated: &str| {
+            let new = NewPin { value: PIN.to_owned().into(), repeated: repeated.to_owned().into() };
+            let new = (operation != PinOperation::Verify).then_some(new);
+            PinAnswer::Entered(EnteredPin { current: current.to_owned().into(), new })
+        };
+        match self {
+            Self::Enters(current) => entered(current, PIN),
+            Self::Mistypes => entered(PIN, PUK),
+            Self::Cancels => PinAnswer::Cancelled,
+            Self::Ignores => PinAnswer::Unanswered,
+        }
+    }
+}
+
+const PIN: &str = "123456";
+const PUK: &str = "12345678";
 
 /// What happens while the phone is away.
 #[derive(Debug, Clone, Default)]
@@ -203,9 +240,26 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// Right and wrong ones, of secrets that there are and that there are not.
+fn pin_entry() -> impl Strategy<Value = Step> {
+    let operation = prop::sample::select(vec![PinOperation::Verify, PinOperation::Change, PinOperation::Unblock]);
+    let reference = prop::sample::select(vec![0x80, 0x80, 0x80, 0x00, 0x81]);
+    let owner = prop_oneof![
+        6 => prop::sample::select(vec![PIN, PIN, PUK, "999999", "1234"]).prop_map(Owner::Enters),
+        1 => Just(Owner::Mistypes),
+        1 => Just(Owner::Cancels),
+        1 => Just(Owner::Ignores),
+    ];
+    (operation, reference, owner).prop_map(|(operation, key_reference, owner)| {
+        let entry = PinEntry { operation, key_reference, time_limit: Duration::from_secs(25) };
+        Step::EnterPin(entry, owner)
+    })
+}
+
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         60 => command().prop_map(Step::Command),
+        4 => pin_entry(),
         1 => Just(Step::Administer),
         3 => Just(Step::Reset),
         3 => Just(Step::PowerDownAndUp),
