@@ -10,6 +10,7 @@ use pocketcard_protocol::time::Timestamp;
 use super::applet::SessionId;
 use super::effect::{Effect, EffectResult, OperationId};
 use super::event::CardEvent;
+use super::prompts::Verdict;
 use super::{Card, HostId, Output};
 use crate::traits::{ApprovalDecision, ApprovalPurpose, ApprovalRequest};
 
@@ -56,7 +57,7 @@ impl Card {
         if !matches!(self.connecting.get(&id), Some(Connecting::Kept)) {
             return;
         }
-        if !self.prompts.ask(host, now) {
+        if self.prompts.ask(host, None, now) != Verdict::Ask {
             return self.keep_card_from(id, RefusalReason::TooManyDenials);
         }
         let operation = self.next_operation();

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::piv::BIOMETRIC;
 use crate::traits::{
-    ApprovalDecision, ApprovalRequest, KeyAlgorithm, KeyHandle, KeyStoreError, OwnerCheck, OwnerDecision, PinAnswer,
-    PinPurpose, PinRequest, PublicKeyData,
+    ApprovalDecision, ApprovalPurpose, ApprovalRequest, KeyAlgorithm, KeyHandle, KeyStoreError, OwnerCheck,
+    OwnerDecision, PinAnswer, PinPurpose, PinRequest, PublicKeyData,
 };
 
 /// Names one effect. Never used twice by the same card, so that a late result cannot be taken for another one's.
@@ -70,10 +70,20 @@ pub enum Effect {
 pub(crate) struct Question {
     /// Key or secret that it is about.
     pub(crate) key: u8,
+    /// What exactly is to be approved; `None` where each question stands for itself.
+    pub(crate) subject: Option<Subject>,
     /// The answer when nobody decides in time.
     pub(crate) unanswered: StatusWord,
     /// The answer when the host no longer wants one.
     pub(crate) cancelled: StatusWord,
+}
+
+/// One use of a key with one input: whoever decided about it has decided about its repetition, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) key: u8,
+    pub(crate) purpose: ApprovalPurpose,
+    pub(crate) input_digest: [u8; 32],
 }
 
 impl Effect {
@@ -95,7 +105,15 @@ impl Effect {
             | Self::Agree { .. }
             | Self::DeleteKey(_) => return None,
         };
-        Some(Question { key, unanswered, cancelled })
+        let subject = match self {
+            Self::Approve(ApprovalRequest { key, purpose, input_digest, .. })
+                if matches!(purpose, ApprovalPurpose::Sign | ApprovalPurpose::Decrypt | ApprovalPurpose::Agree) =>
+            {
+                Some(Subject { key: *key, purpose: *purpose, input_digest: *input_digest })
+            }
+            _ => None,
+        };
+        Some(Question { key, subject, unanswered, cancelled })
     }
 }
 

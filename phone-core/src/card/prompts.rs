@@ -2,6 +2,8 @@
 //!
 //! An owner who is asked again and again ends up saying yes. So who was refused twice within a minute asks nothing until the
 //! owner opens the app, and who has questions put and takes them back, or finds nobody there, may do so only now and then.
+//! A program that asks once more for what was just refused (OpenSC does so after every signature that failed) gets the same
+//! answer without a question, so that one no is enough.
 //! A host's own question never counts for another host, and neither a new session nor a reset gives one back.
 //!
 //! Spec: SPEC.md section 7.9
@@ -9,8 +11,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use pocketcard_protocol::messages::RefusalReason;
 use pocketcard_protocol::time::Timestamp;
 
+use super::effect::Subject;
 use crate::traits::HostId;
 
 /// The time in which denials and unanswered questions add up.
@@ -21,6 +25,20 @@ pub(super) const DENIALS: usize = 2;
 
 /// So many questions within [`PROMPT_WINDOW`] may end without an answer: cancelled by the host, reset, link lost, time over.
 pub(super) const UNANSWERED_PROMPTS: usize = 6;
+
+/// So long a refusal holds for the same operation with the same input.
+pub(super) const REFUSAL_LASTS: Duration = Duration::from_secs(10);
+
+/// Whether a question may be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may.
+    Ask,
+    /// The host asks for nothing now.
+    Held,
+    /// It has just been refused: the owner said no, or nobody answered.
+    Refused(RefusalReason),
+}
 
 /// What the hosts have asked. Kept in memory while the phone's program runs.
 #[derive(Default)]
@@ -35,18 +53,39 @@ struct HostPrompts {
     /// When the owner said no, oldest first.
     denials: VecDeque<Timestamp>,
     held: bool,
+    /// The last refusal.
+    refused: Option<Refused>,
+}
+
+struct Refused {
+    subject: Subject,
+    reason: RefusalReason,
+    at: Timestamp,
 }
 
 impl Prompts {
-    /// Takes note of a question of `host`; `false` if it may not be put now.
-    pub(super) fn ask(&mut self, host: HostId, now: Timestamp) -> bool {
+    /// Takes note of a question of `host`, unless it may not be put now.
+    pub(super) fn ask(&mut self, host: HostId, subject: Option<Subject>, now: Timestamp) -> Verdict {
         let prompts = self.hosts.entry(host).or_default();
+        let refused = prompts
+            .refused
+            .as_ref()
+            .filter(|refused| Some(refused.subject) == subject && now.saturating_since(refused.at) < REFUSAL_LASTS);
+        if let Some(refused) = refused.filter(|_| !prompts.held) {
+            return Verdict::Refused(refused.reason);
+        }
         forget_old(&mut prompts.unanswered, now);
         let may = !prompts.held && prompts.unanswered.len() < UNANSWERED_PROMPTS;
         if may {
             prompts.unanswered.push_back(now);
         }
-        may
+        if may { Verdict::Ask } else { Verdict::Held }
+    }
+
+    /// A question of `host` about this ended without a yes.
+    pub(super) fn refused(&mut self, host: HostId, subject: Option<Subject>, reason: RefusalReason, now: Timestamp) {
+        let refused = subject.map(|subject| Refused { subject, reason, at: now });
+        self.hosts.entry(host).or_default().refused = refused;
     }
 
     /// The owner has answered the last question of `host`, whatever the answer is.
@@ -86,6 +125,7 @@ fn forget_old(times: &mut VecDeque<Timestamp>, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traits::ApprovalPurpose;
 
     const HOST: HostId = HostId::new([1; 32]);
     const OTHER: HostId = HostId::new([2; 32]);
@@ -94,17 +134,42 @@ mod tests {
         Timestamp::ZERO + Duration::from_secs(seconds)
     }
 
+    fn ask(prompts: &mut Prompts, host: HostId, second: u64) -> bool {
+        prompts.ask(host, None, at(second)) == Verdict::Ask
+    }
+
+    #[test]
+    fn one_no_is_enough_for_the_same_question() {
+        let mut prompts = Prompts::default();
+        let subject = Subject { key: 0x9A, purpose: ApprovalPurpose::Sign, input_digest: [7; 32] };
+        let others = [
+            Subject { key: 0x9C, ..subject },
+            Subject { purpose: ApprovalPurpose::Decrypt, ..subject },
+            Subject { input_digest: [8; 32], ..subject },
+        ];
+        for reason in [RefusalReason::Denied, RefusalReason::Unanswered] {
+            prompts.refused(HOST, Some(subject), reason, at(0));
+            assert_eq!(prompts.ask(HOST, Some(subject), at(9)), Verdict::Refused(reason));
+        }
+        for other in others {
+            assert_eq!(prompts.ask(HOST, Some(other), at(9)), Verdict::Ask);
+        }
+        assert_eq!(prompts.ask(HOST, None, at(9)), Verdict::Ask);
+        assert_eq!(prompts.ask(OTHER, Some(subject), at(9)), Verdict::Ask);
+        assert_eq!(prompts.ask(HOST, Some(subject), at(10)), Verdict::Ask, "the owner may have changed their mind");
+    }
+
     #[test]
     fn two_denials_within_a_minute_hold_one_host_until_the_owner_comes() {
         let mut prompts = Prompts::default();
         for second in [0, 60, 119] {
-            assert!(prompts.ask(HOST, at(second)));
+            assert!(ask(&mut prompts, HOST, second));
             assert_eq!(prompts.denied(HOST, at(second)), second == 119, "{second}");
         }
-        assert!(!prompts.ask(HOST, at(120)) && !prompts.ask(HOST, at(100_000)), "no time is long enough");
-        assert!(prompts.ask(OTHER, at(120)));
+        assert!(!ask(&mut prompts, HOST, 120) && !ask(&mut prompts, HOST, 100_000), "no time is long enough");
+        assert!(ask(&mut prompts, OTHER, 120));
         assert_eq!(prompts.owner_present(), [HOST]);
-        assert!(prompts.ask(HOST, at(120)));
+        assert!(ask(&mut prompts, HOST, 120));
         assert!(!prompts.denied(HOST, at(120)), "what was before does not count");
         assert_eq!(prompts.owner_present(), []);
     }
@@ -113,15 +178,15 @@ mod tests {
     fn questions_that_nobody_answers_are_few_in_a_minute() {
         let mut prompts = Prompts::default();
         for second in 0..UNANSWERED_PROMPTS as u64 {
-            assert!(prompts.ask(HOST, at(second)));
+            assert!(ask(&mut prompts, HOST, second));
         }
-        assert!(!prompts.ask(HOST, at(59)) && prompts.ask(OTHER, at(59)));
-        assert!(prompts.ask(HOST, at(60)), "the first is a minute old");
-        assert!(!prompts.ask(HOST, at(60)));
+        assert!(!ask(&mut prompts, HOST, 59) && ask(&mut prompts, OTHER, 59));
+        assert!(ask(&mut prompts, HOST, 60), "the first is a minute old");
+        assert!(!ask(&mut prompts, HOST, 60));
         // What the owner answers does not count, however often.
         prompts.owner_present();
         for _ in 0..100 {
-            assert!(prompts.ask(HOST, at(61)));
+            assert!(ask(&mut prompts, HOST, 61));
             prompts.answered(HOST);
         }
     }

@@ -14,6 +14,7 @@ use super::deed::Deed;
 use super::effect::{Effect, EffectResult, OperationId, Question};
 use super::event::{Caller, CardEvent, CommandLine};
 use super::pin_entry::Entry;
+use super::prompts::Verdict;
 use super::{Card, Output};
 use crate::traits::KeyHandle;
 
@@ -166,10 +167,16 @@ impl Card {
         let operation = self.next_operation();
         let Some(running) = self.running.get_mut(&id) else { return };
         if let (Some(question), Some(host)) = (effect.question(), running.caller.host()) {
-            if !self.prompts.ask(host, now) {
-                running.refusal = Some(Refusal { reason: RefusalReason::TooManyDenials, key: question.key });
+            let refused = match self.prompts.ask(host, question.subject, now) {
+                Verdict::Ask => None,
+                Verdict::Held => Some((RefusalReason::TooManyDenials, StatusWord::ConditionsNotSatisfied)),
+                Verdict::Refused(RefusalReason::Unanswered) => Some((RefusalReason::Unanswered, question.unanswered)),
+                Verdict::Refused(reason) => Some((reason, StatusWord::SecurityStatusNotSatisfied)),
+            };
+            if let Some((reason, status)) = refused {
+                running.refusal = Some(Refusal { reason, key: question.key });
                 self.dispatcher.cancel(id);
-                return self.finish(id, Response::status_only(StatusWord::ConditionsNotSatisfied), now);
+                return self.finish(id, Response::status_only(status), now);
             }
             running.asked = true;
             running.asking = Some(Asking { question, until: now + APPROVAL_LIMIT });
@@ -230,15 +237,18 @@ impl Card {
         let Some(running) = self.running.get_mut(&id) else { return };
         running.operation = None;
         running.reason = PendingReason::Busy;
-        let asked = running.asking.take().is_some();
+        let asking = running.asking.take();
         let caller = running.caller.clone();
-        if let (true, Some(host)) = (asked, caller.host()) {
+        if let (Some(Asking { question, .. }), Some(host)) = (asking, caller.host()) {
             if result.is_denial() {
+                self.prompts.refused(host, question.subject, RefusalReason::Denied, now);
                 if self.prompts.denied(host, now) {
                     self.tell(CardEvent::PromptsHeld { host, held: true });
                 }
             } else if result.is_answer() {
                 self.prompts.answered(host);
+            } else {
+                self.prompts.refused(host, question.subject, RefusalReason::Unanswered, now);
             }
         }
         let progress =
@@ -284,6 +294,9 @@ impl Card {
             let (status, refusal) = match asking {
                 Some(Asking { question, .. }) => {
                     let reason = RefusalReason::Unanswered;
+                    if let Some(host) = self.running.get(&id).and_then(|running| running.caller.host()) {
+                        self.prompts.refused(host, question.subject, reason, now);
+                    }
                     (question.unanswered, Some(Refusal { reason, key: question.key }))
                 }
                 None => (StatusWord::NoDiagnosis, None),

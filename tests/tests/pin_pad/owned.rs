@@ -52,9 +52,13 @@ fn a_phone_that_its_owner_enrolled_logs_in_by_ssh() {
 fn a_phone_that_its_owner_enrolled_logs_in_by_pam() {
     let mut environment = enrolled("rsa2048");
     let Some(folder) = prepare_pam(&environment) else { skip!("needs root, pamtester and libpam-pkcs11") };
-    for agree in [false] {
+    for agree in [false, true] {
         let attempt = pamtester(&environment, &folder, "");
         let (ran, (), _) = meanwhile(attempt, || decide(environment.phone(0).unwrap(), agree));
         assert_eq!(authenticated(&ran), agree, "{}", ran.text);
+        // OpenSC tries once more by itself what failed; the owner is not asked twice.
+        let phone = environment.phone(0).unwrap();
+        let again = phone.wait_event("nothing", Duration::from_millis(300), |event| event["event"] == "approval");
+        assert!(again.is_err(), "{again:?}");
     }
 }

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::card::OperationId;
+use crate::card::prompts::REFUSAL_LASTS;
 use crate::traits::{ApprovalPurpose, ApprovalRequest};
 
 const INPUT: &str = "AB";
@@ -114,6 +115,7 @@ fn an_approval_serves_one_operation() {
             assert_eq!(card.out.cancelled, [first], "{what}: the question goes away");
             assert!(card.out.held.is_empty());
             host.answer(&mut card);
+            card.advance(REFUSAL_LASTS);
             assert_eq!(send(&mut card, &mut host, &command), "", "{what}");
             let (second, _) = questions(&card)[0];
             assert_ne!(first, second);
@@ -181,6 +183,7 @@ fn a_question_is_kept_alive_and_ends_before_the_host_gives_up() {
     assert_eq!(host.refusals(&mut card), [(RefusalReason::Unanswered, 0x9A)]);
     assert_eq!(answer(&mut card, &host), "6985");
     // One that was given in the last moment still finds time to be used.
+    card.advance(REFUSAL_LASTS);
     send(&mut card, &mut host, &sign_command("9A", INPUT));
     card.advance(Duration::from_millis(49_999));
     let (operation, _) = questions(&card)[0];
@@ -206,6 +209,10 @@ fn the_host_learns_why() {
         assert!(matches!(bodies[..], [.., Body::Refused(_), Body::Response(_)]), "before the response: {bodies:?}");
         assert_eq!(host.refusals(&mut card), [(reason, 0x9D)]);
         assert_eq!(answer(&mut card, &host), status);
+        // A program that asks for the same again gets the same answer, and the owner is left alone.
+        assert_eq!(send(&mut card, &mut host, &sign_command("9D", INPUT)), status);
+        assert_eq!(host.refusals(&mut card), [(reason, 0x9D)]);
+        card.advance(REFUSAL_LASTS);
     }
     // What was agreed to explains nothing, nor does a failure of the key store.
     send(&mut card, &mut host, &sign_command("9D", INPUT));

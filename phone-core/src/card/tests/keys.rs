@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::card::prompts::REFUSAL_LASTS;
 use crate::card::{Effect, EffectResult, Input};
 use crate::traits::{ApprovalDecision, ApprovalPurpose, KeyAlgorithm, KeyStoreError};
 
@@ -207,6 +208,7 @@ fn the_owner_is_asked_and_a_refusal_uses_no_key() {
         decide(&mut card, decision);
         assert_eq!(text(&host.answer(&mut card).unwrap()), expected);
         assert!(card.out.held.is_empty());
+        card.advance(REFUSAL_LASTS);
     }
     // Agreed: the key is used, and not asked for again within 15 seconds.
     send(&mut card, &mut host, command);

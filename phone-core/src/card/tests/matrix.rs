@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::card::piv::{PinPolicy, TouchPolicy};
+use crate::card::prompts::REFUSAL_LASTS;
 use crate::traits::OwnerDecision;
 
 const PIN_POLICIES: [PinPolicy; 5] =
@@ -155,6 +156,7 @@ fn every_cell() {
                 host.come_back(&mut card);
                 assert!(!host.resumed, "{cell}");
             }
+            card.advance(REFUSAL_LASTS);
             let met = match (sign_status(&mut card, &mut host).as_str(), card.out.held.first()) {
                 ("", Some((_, Effect::Sign { .. }))) => Next::Runs,
                 ("", Some((_, Effect::Approve(_)))) => Next::Asks,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pocketcard_protocol::messages::{PinOperation, RefusalReason};
 
 use super::*;
+use crate::card::prompts::REFUSAL_LASTS;
 use crate::card::prompts::UNANSWERED_PROMPTS;
 
 /// A use of the key in 9C, which asks its owner each time and a PIN each time.
@@ -157,6 +158,7 @@ fn a_host_that_was_forgotten_and_paired_again_begins_anew() {
         ask_for_key(&mut card, &mut host);
         decide(&mut card, ApprovalDecision::Denied);
         host.answer(&mut card);
+        card.advance(REFUSAL_LASTS);
     }
     host.refusals(&mut card);
     is_held(&mut card, &mut host);
