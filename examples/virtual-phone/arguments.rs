@@ -27,12 +27,13 @@ pub(crate) struct Arguments {
 
     /// A test card with the well-known PIN 123456, PUK 12345678 and management key, with no keys yet, or with P-256 or RSA-2048 keys
     /// and certificates in 9A, 9C, 9D and 9E. Without this option the card is that of a real phone: it has no PIN until its owner
-    /// enrols it, and answers as blocked.
+    /// enrols it, here in the terminal or by script, and answers as blocked.
     #[arg(long, value_enum, value_name = "KEYS")]
     pub(crate) test_card: Option<TestCard>,
 
     /// Approve every use of a key without asking. For tests: only with a test card, never with keys in hardware. Behind a socket,
-    /// only for daemons of this very user, so not for the system's; on Bluetooth, for whoever was paired.
+    /// only for daemons of this very user, so not for the system's; on Bluetooth, for whoever was paired. PINs are asked for all the
+    /// same.
     #[arg(long, requires = "test_card")]
     pub(crate) auto_approve: bool,
 

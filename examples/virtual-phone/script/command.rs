@@ -272,3 +272,38 @@ pub(super) fn changed(
     permissions.connect_unattended = connect_unattended.unwrap_or(permissions.connect_unattended);
     permissions
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const DOCUMENTATION: &str = include_str!("../../../docs/virtual-phone.md");
+
+    #[test]
+    fn the_documentation_shows_every_command_and_each_is_one() {
+        let mut shown = BTreeSet::new();
+        for text in DOCUMENTATION.split('`').filter(|text| text.starts_with("{\"command\"")) {
+            let json = text.replace(":N", ":1").replace(":ID", ":\"00\"").replace("{...}", "{\"common_name\":\"Ann\"}");
+            let error = serde_json::from_str::<Command<'_>>(&json).err();
+            assert!(error.is_none(), "{text}: {error:?}");
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            shown.insert(value["command"].as_str().unwrap().to_owned());
+        }
+        // serde names them all when it is asked for one that does not exist.
+        let error = serde_json::from_str::<Command<'_>>(r#"{"command":"?"}"#).err().unwrap().to_string();
+        let (_, names) = error.split_once("expected one of").unwrap();
+        let names: BTreeSet<String> = names.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        assert_eq!(shown, names);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_permission_stays() {
+        let full = Permissions::test_host();
+        assert_eq!(changed(full.clone(), None, None, None, None), full);
+        let some = changed(full.clone(), Some(vec![SlotName(Slot::Signature)]), Some(false), None, Some(false));
+        assert_eq!(some.keys.into_iter().collect::<Vec<_>>(), [Slot::Signature]);
+        assert!(!some.typed_pin && some.administer && !some.connect_unattended);
+    }
+}

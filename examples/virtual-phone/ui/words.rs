@@ -7,6 +7,7 @@ use pocketcard_phone::{
     card::Deed,
     runtime::{LogEntry, LogOperation, LogResult},
 };
+use pocketcard_protocol::messages::RefusalReason;
 
 const DAY: u64 = 86_400;
 
@@ -110,6 +111,7 @@ fn result(result: LogResult) -> String {
     match result {
         LogResult::Done => "done".to_owned(),
         LogResult::WrongPin { tries_left } => format!("wrong, {tries_left} tries left"),
+        LogResult::Refused(RefusalReason::Denied) => "denied".to_owned(),
         LogResult::Refused(_) => format!("refused ({})", result.name().replace('_', " ")),
         LogResult::Cancelled => "given up".to_owned(),
         LogResult::LinkLost => "connection lost".to_owned(),

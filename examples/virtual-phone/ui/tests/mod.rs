@@ -5,6 +5,7 @@
 mod host;
 mod owner;
 mod questions;
+mod recording;
 
 use clap::Parser;
 use ratatui::{

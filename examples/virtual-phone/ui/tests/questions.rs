@@ -20,7 +20,7 @@ use crate::{
 
 const HOST: HostId = HostId::new([1; 32]);
 
-fn approval(app: &mut App, id: u64, host: &str) -> Receiver<ApprovalDecision> {
+pub(super) fn approval(app: &mut App, id: u64, host: &str) -> Receiver<ApprovalDecision> {
     let (sender, answer) = async_channel::bounded(1);
     let purpose = ApprovalPurpose::Sign;
     let request = ApprovalRequest { host: HOST, host_name: host.into(), key: 0x9A, purpose, input_digest: [0; 32] };
@@ -28,7 +28,7 @@ fn approval(app: &mut App, id: u64, host: &str) -> Receiver<ApprovalDecision> {
     answer
 }
 
-fn pin(app: &mut App, id: u64, purpose: PinPurpose) -> Receiver<PinAnswer> {
+pub(super) fn pin(app: &mut App, id: u64, purpose: PinPurpose) -> Receiver<PinAnswer> {
     let (sender, answer) = async_channel::bounded(1);
     let request = PinRequest { host: HOST, host_name: "laptop".into(), purpose, tries_left: 3 };
     app.question(Question::Asked { id, asked: Asked::Pin(request, sender) });
