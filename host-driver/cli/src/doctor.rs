@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use pcsc::{Context, Scope};
-use pocketcard_ipc::control::{ClientError, Finding, Level, Status};
+use pocketcard_ipc::control::{ClientError, Finding, Level, PinPlace, Status};
 
 use crate::failure::{Code, Failure};
 use crate::terminal::print;
@@ -70,6 +70,7 @@ fn examine(control: &Path, reader_conf: &Path) -> Examination {
         Ok((software, mut client)) => {
             findings.push(versions(&software));
             status = client.status().ok();
+            findings.extend(status.iter().flat_map(pin_pad_clients));
             match client.doctor() {
                 Ok(own) => findings.extend(own),
                 Err(error) => findings.push(daemon_away(&error.into())),
@@ -77,6 +78,33 @@ fn examine(control: &Path, reader_conf: &Path) -> Examination {
         }
     }
     Examination { findings, status }
+}
+
+/// Programs that cannot use a PIN that is entered on the phone, where that is configured.
+fn pin_pad_clients(status: &Status) -> Vec<Finding> {
+    if !status.slots.iter().any(|slot| slot.pin_entry == PinPlace::Phone) {
+        return Vec::new();
+    }
+    let keyboard = "or set `pin_entry = \"keyboard\"` for the slot";
+    let mut findings = vec![found(
+        "pin-entry",
+        Level::Note,
+        "PINs are entered on the phone; `ssh-add -s` cannot use that",
+        &format!("use `ssh -I opensc-pkcs11.so`, {keyboard}"),
+    )];
+    let sssd = pocketcard_dev::find_program("sssd").and_then(|sssd| version_of(&sssd));
+    if let Some(version) = sssd.filter(|version| is_without_pin_pads(version)) {
+        let message = format!("sssd {version} asks for the PIN itself and cannot log in with one of the phone");
+        let advice = format!("take pam_pkcs11, a newer sssd (2.10 or later), {keyboard}");
+        findings.push(found("pin-entry-sssd", Level::Warning, message, &advice));
+    }
+    findings
+}
+
+/// sssd has learnt of PIN pads between 2.9 and 2.10.
+fn is_without_pin_pads(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
+    (numbers.next(), numbers.next()) < (Some(2), Some(10))
 }
 
 /// A finding of this program.
@@ -209,6 +237,15 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn versions_of_sssd() {
+        for (version, without) in
+            [("2.8.2", true), ("2.9.5", true), ("2.10.0", false), ("2.11.1", false), ("3.0", false)]
+        {
+            assert_eq!(is_without_pin_pads(version), without, "{version}");
+        }
+    }
 
     #[test]
     fn every_error_comes_with_advice() {

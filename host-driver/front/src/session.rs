@@ -297,9 +297,13 @@ impl Session {
         Ok(Some(Answer { response: answer, to_pin_entry, granted }))
     }
 
-    /// Why the phone is about to refuse the command under way; `None` if it speaks of one that was given up.
+    /// Why the phone is about to refuse the command under way, or refuses the connection as such (request id 0); `None` if
+    /// it speaks of a command that was given up.
     pub(crate) fn refused(&mut self, refused: &Refused) -> Result<Option<RefusalReason>, FrontError> {
-        let current = self.speaks_of_current(refused.session, refused.request_id)?;
+        let current = match refused.request_id {
+            0 => self.numbered(refused.session).map(|_| true)?,
+            request_id => self.speaks_of_current(refused.session, request_id)?,
+        };
         Ok(current.then(|| refused.reason()))
     }
 

@@ -203,6 +203,18 @@ fn a_refusal_is_told_to_people_only_and_only_of_what_is_under_way() {
 }
 
 #[test]
+fn a_connection_that_the_owner_does_not_confirm_is_told_without_a_request() {
+    let mut bench = Bench::powered();
+    let reason = RefusalReason::ConnectionNotConfirmed;
+    let refused = |session| Refused { session, request_id: 0, reason: reason.into(), key_reference: 0 };
+    bench.front.handle_envelope(refused(7).into(), bench.now);
+    let told = bench.front.poll_output();
+    assert!(matches!(told, Some(Output::Refused { reason: it, key_reference: 0 }) if it == reason), "{told:?}");
+    bench.front.handle_envelope(refused(8).into(), bench.now);
+    assert_eq!(bench.closed(), FrontError::OutOfOrder, "of another session");
+}
+
+#[test]
 fn permissions_are_told_while_there_is_a_session() {
     let mut bench = Bench::powered();
     let permissions = Permissions { typed_pin: true, administer: false, connect_unattended: true, keys: vec![0x9A] };
