@@ -45,6 +45,20 @@ enum Carrier<S> {
     L2cap(L2capChannel<S>),
 }
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct Unmade {
+    pub(super) error: RadioError,
+    /// A channel of L2CAP could not be opened; that may be why.
+    pub(super) doubted: bool,
+}
+
+impl From<RadioError> for Unmade {
+    fn from(error: RadioError) -> Self {
+        Self { error, doubted: false }
+    }
+}
+
 /// How the carrying of a link ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Carried {
@@ -72,13 +86,13 @@ impl<P: Peer> Connection<P> {
         central: &C,
         address: &C::Address,
         l2cap: bool,
-    ) -> Result<Self, RadioError> {
+    ) -> Result<Self, Unmade> {
         let begun = Instant::now();
         let peer = match limited(CONNECT_LIMIT, "connecting", central.connect(address)).await {
             Ok(peer) => peer,
             Err(error) => {
                 let _ = timeout(DISCONNECT_LIMIT, central.forget(address)).await;
-                return Err(error);
+                return Err(error.into());
             }
         };
         let found = begun.elapsed();
@@ -95,7 +109,7 @@ impl<P: Peer> Connection<P> {
         }
     }
 
-    async fn claim(mut peer: P, l2cap: bool) -> Result<Self, (P, RadioError)> {
+    async fn claim(mut peer: P, l2cap: bool) -> Result<Self, (P, Unmade)> {
         let mut refused = RadioError::NoInstance;
         for instance in peer.instances() {
             match read_info(&mut peer, instance).await {
@@ -108,7 +122,7 @@ impl<P: Peer> Connection<P> {
                 Err(error) => refused = error,
             }
         }
-        Err((peer, refused))
+        Err((peer, refused.into()))
     }
 
     /// A channel of L2CAP if the phone offers one and it opens, else fragments.
@@ -117,7 +131,7 @@ impl<P: Peer> Connection<P> {
         instance: u8,
         mut info: Vec<u8>,
         l2cap: bool,
-    ) -> Result<(Carrier<P::Stream>, bool), RadioError> {
+    ) -> Result<(Carrier<P::Stream>, bool), Unmade> {
         let mut doubted = false;
         if let Some(psm) = gatt::psm(&info).filter(|_| l2cap) {
             match l2cap::open(peer, psm).await {
@@ -126,11 +140,12 @@ impl<P: Peer> Connection<P> {
                     tracing::debug!(%error, "no channel of L2CAP; GATT does as well");
                     doubted = true;
                     // The phone may have given the first link up meanwhile.
-                    info = read_info(peer, instance).await?;
+                    info = read_info(peer, instance).await.map_err(|error| Unmade { error, doubted })?;
                 }
             }
         }
-        limited(OPERATION_LIMIT, "subscribing", peer.subscribe(instance)).await?;
+        let subscribed = limited(OPERATION_LIMIT, "subscribing", peer.subscribe(instance)).await;
+        subscribed.map_err(|error| Unmade { error, doubted })?;
         Ok((Carrier::Gatt(info), doubted))
     }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::connection::{Connection, Recipient, Wire};
+use super::connection::{Connection, Recipient, Unmade, Wire};
 use super::{Air, Central, Ears, Radio, RadioError, RadioOutbox, Sighting};
 use crate::hub::Hub;
 use crate::slot::{LinkStep, PhoneOutbox, Slot};
@@ -301,7 +301,8 @@ impl<'a, C: Central> Round<'a, C> {
             };
             match connection {
                 Ok(connection) => report.ended = link(&hub, &slot, &keys, connection).await,
-                Err(error) => {
+                Err(Unmade { error, doubted }) => {
+                    report.ended.doubted = doubted;
                     tracing::debug!(slot = slot.number, %error, "the phone is there but not connected");
                     slot.link_unreachable(format!("Bluetooth: {error}"), false);
                 }
@@ -332,7 +333,9 @@ impl<'a, C: Central> Round<'a, C> {
                         connection.carry(outgoing, &mut end).await;
                     }
                 }
-                Err(error) => tracing::debug!(%error, "a phone that wants to pair is there but not connected"),
+                Err(Unmade { error, .. }) => {
+                    tracing::debug!(%error, "a phone that wants to pair is there but not connected")
+                }
             }
         });
     }

@@ -122,7 +122,15 @@ impl Central for Sim {
         *locked(&device.hint) = Some(events.clone());
         let link = device.link();
         let phone = SimPhone { link, size: FragmentSize::from_mtu(device.mtu), events };
-        Ok(SimPeer { device, to_phone, to_host, starting: Some((phone, from_host)), task: None, channel: None })
+        Ok(SimPeer {
+            device,
+            to_phone,
+            to_host,
+            starting: Some((phone, from_host)),
+            task: None,
+            channel: None,
+            broken: false,
+        })
     }
 }
 
@@ -175,6 +183,8 @@ struct SimPeer {
     starting: Option<(SimPhone, mpsc::UnboundedReceiver<Vec<u8>>)>,
     task: Option<JoinHandle<()>>,
     channel: Option<JoinHandle<()>>,
+    /// Nothing works any more on this connection.
+    broken: bool,
 }
 
 impl Peer for SimPeer {
@@ -183,6 +193,7 @@ impl Peer for SimPeer {
     async fn open_l2cap(&mut self, psm: Psm) -> Result<DuplexStream, RadioError> {
         assert_eq!(Some(psm), l2cap::PSM);
         *locked(&self.device.asked) += 1;
+        self.broken = self.device.l2cap == Some(l2cap::Behaviour::BreaksAll);
         let (near, far) = tokio::io::duplex(l2cap::ROOM);
         self.channel = Some(tokio::spawn(l2cap::phone(self.device.clone(), far)));
         Ok(near)
@@ -197,7 +208,7 @@ impl Peer for SimPeer {
     }
 
     async fn read_info(&mut self, instance: u8) -> Result<Vec<u8>, RadioError> {
-        if instance < self.device.taken {
+        if instance < self.device.taken || self.broken {
             return Err(RadioError::Failed("not permitted".into()));
         }
         // A second read begins another link.

@@ -20,6 +20,8 @@ pub(super) enum Behaviour {
     Good,
     /// It closes them at once: nobody listens at that PSM.
     Refuses,
+    /// It closes them, and GATT with them, as a system may that cannot do both.
+    BreaksAll,
     /// It says nothing.
     Silent,
     /// It announces a frame that is too long.
@@ -49,7 +51,7 @@ pub(super) async fn phone(device: Device, mut stream: DuplexStream) {
         }
         match (behaviour, answered) {
             (Behaviour::Good | Behaviour::StopsLater, _) => {}
-            (Behaviour::Refuses, _) => return,
+            (Behaviour::Refuses | Behaviour::BreaksAll, _) => return,
             (Behaviour::Silent, _) => return std::future::pending().await,
             (Behaviour::TooLong, _) => {
                 let _ = stream.write_all(&4097u32.to_be_bytes()).await;
@@ -149,7 +151,7 @@ async fn a_channel_that_does_not_open_costs_no_more_than_its_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_phone_on_whose_channel_no_link_opens_is_reached_without() {
-    for behaviour in [Behaviour::CutsHandshake, Behaviour::Nonsense] {
+    for behaviour in [Behaviour::CutsHandshake, Behaviour::Nonsense, Behaviour::BreaksAll] {
         let world = offering(behaviour);
         let begin = tokio::time::Instant::now();
         world.connected().await;
