@@ -339,6 +339,9 @@ val TESTS: Map<String, suspend Fixture.() -> Unit> = mapOf(
         refuses("6982")
         same(1, keys.used)
         owner.decide = { ApprovalDecision.APPROVED }
+        refuses("6982")
+        same(2, owner.asked.size)
+        phone.ownerPresent()
         signs()
     },
     "errors of Kotlin are answers of the card" to {
@@ -356,8 +359,11 @@ val TESTS: Map<String, suspend Fixture.() -> Unit> = mapOf(
         signs()
         owner.decide = { throw RuntimeException("a bug in the app") }
         refuses("6985")
+        // What was just refused is not asked again, unless the owner has come.
+        phone.ownerPresent()
         owner.decide = { throw ApproverException.Failed() }
         refuses("6985")
+        phone.ownerPresent()
         owner.decide = { ApprovalDecision.APPROVED }
         signs()
     },
@@ -497,7 +503,8 @@ val TESTS: Map<String, suspend Fixture.() -> Unit> = mapOf(
         phone.changePuk("87654321", "12345678")
         phone.factoryReset()
         check(phone.slots().all { it.algorithm == null })
-        same(0, keys.keys.size)
+        // The key store is told when the card has forgotten them.
+        while (keys.keys.isNotEmpty()) delay(1)
         val log = phone.log()
         same(listOf(Triple(null, 0x9A.toUByte(), "done")),
             log.filter { it.operation == "make_key" }.map { Triple(it.hostId, it.key, it.result) })

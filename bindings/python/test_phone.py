@@ -342,6 +342,9 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(await self.transmit(SIGN), b"\x69\x82")
         self.assertEqual(self.keys.used, 1, "a denied signature is not made")
         self.owner.decision = ffi.ApprovalDecision.APPROVED
+        self.assertEqual(await self.transmit(SIGN), b"\x69\x82", "one no is enough for a program that asks again at once")
+        self.assertEqual(len(self.owner.asked), 2)
+        self.phone.owner_present()
         await self.assert_signs()
 
     async def test_errors_of_python_are_answers_of_the_card(self):
@@ -357,6 +360,8 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         await self.assert_signs()
         for self.owner.decision in [RuntimeError("a bug in the app"), ffi.ApproverError.Failed()]:
             self.assertEqual((await self.transmit(SIGN)).hex(), "6985")
+            # What was just refused is not asked again, unless the owner has come.
+            self.phone.owner_present()
         self.owner.decision = ffi.ApprovalDecision.APPROVED
         await self.assert_signs()
 
@@ -618,7 +623,10 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         await self.within(self.phone.change_puk("87654321", "12345678"))
         await self.within(self.phone.factory_reset())
         self.assertTrue(all(content.algorithm is None for content in await self.within(self.phone.slots())))
-        self.assertEqual(self.keys.keys, {}, "the key is gone from the key store")
+        # The key store is told when the card has forgotten them.
+        async with asyncio.timeout(LIMIT):
+            while self.keys.keys:
+                await asyncio.sleep(0.001)
         log = await self.within(self.phone.log())
         made = [entry for entry in log if entry.operation == "make_key"]
         self.assertEqual([(entry.host_id, entry.key, entry.result) for entry in made], [(None, 0x9A, "done")])

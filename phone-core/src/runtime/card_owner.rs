@@ -129,7 +129,8 @@ impl Phone {
     }
 
     /// Makes the phone as good as new: keys, certificates, PIN and PUK are gone, every host is forgotten. The log stays, and the
-    /// phone keeps its own identity. If it fails halfway it is to be called again.
+    /// phone keeps its own identity. If it fails halfway it is to be called again. The key store destroys the keys right after;
+    /// those that it has not destroyed when the phone ends, it does at the next start.
     ///
     /// # Errors
     /// [`PhoneError::Store`], [`PhoneError::Stopped`]
