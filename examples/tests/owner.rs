@@ -295,3 +295,24 @@ fn the_stand_in_for_a_sensor_says_who_is_there() {
         }
     }
 }
+
+#[test]
+fn a_computer_that_may_not_connect_unattended_waits_for_its_owner() {
+    let folder = folder();
+    let mut phone = Phone::start(folder.path(), &["--test-card", "empty"]);
+    let pair = pair(&mut phone);
+    phone.send(&json!({ "command": "hosts" }));
+    let id = phone.event("hosts")["hosts"][0]["id"].clone();
+    phone.send(&json!({ "command": "permit", "id": id, "connect_unattended": false }));
+    phone.event("permissions");
+    let mut host = Host::connect(&phone.socket, &pair);
+    host.ask_to_open();
+    let asked = phone.event("approval");
+    assert_eq!((&asked["purpose"], &asked["host"]), (&json!("connect"), &json!("Test host")));
+    phone.send(&json!({ "command": "approve", "id": asked["id"], "agree": false }));
+    assert_eq!(phone.event("connection")["refused"], "denied");
+    // The owner thinks better of it.
+    phone.send(&json!({ "command": "allow_connection", "id": id }));
+    assert_eq!(phone.event("connection")["refused"], json!(null));
+    host.opened();
+}

@@ -4,9 +4,8 @@
 mod support;
 
 use std::{
-    io::{Read, Write},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
+    io::Write,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,7 +18,7 @@ use pocketcard_protocol::{
     tlv,
 };
 use serde_json::json;
-use support::{Host, LIMIT, Phone, folder, host_config, pair};
+use support::{Host, Phone, folder, host_config, pair};
 
 const SELECT: &[u8] = &[0x00, 0xA4, 0x04, 0x00, 0x09, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00, 0x00, 0x10, 0x00, 0x00];
 
@@ -177,68 +176,6 @@ fn errors_say_what_to_do() {
     let unasked = ["--script", "--auto-approve", "--test-card", "empty", "--state", &other];
     let text = refused(&[unasked.as_slice(), &["--listen", "tcp:127.0.0.1:0"]].concat());
     assert!(text.contains("--auto-approve needs a unix socket"), "{text}");
-}
-
-/// Ends the phone's user interface, in a terminal that `script` makes.
-fn quits_in_a_terminal(quit: impl FnOnce(&mut Child)) {
-    let folder = folder();
-    let command = format!(
-        "stty rows 24 columns 100; exec {} --state {} --listen unix:{}",
-        env!("CARGO_BIN_EXE_virtual-phone"),
-        folder.path().join("state").display(),
-        folder.path().join("phone.sock").display()
-    );
-    let mut script = Command::new("script")
-        .args(["--quiet", "--flush", "--return", "--command", &command, "/dev/null"])
-        .env("TERM", "xterm")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = script.stdout.take().unwrap();
-    let (sender, chunks) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut chunk = [0; 4096];
-        while let Ok(count @ 1..) = output.read(&mut chunk) {
-            sender.send(String::from_utf8_lossy(&chunk[..count]).into_owned()).ok();
-        }
-    });
-    let mut screen = String::new();
-    // Words are drawn apart.
-    while !(screen.contains("Pair") && screen.contains("happens")) {
-        screen += &chunks.recv_timeout(LIMIT).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
-    }
-    quit(&mut script);
-    let mut rest = String::new();
-    let ended = loop {
-        match chunks.recv_timeout(LIMIT) {
-            Ok(chunk) => rest += &chunk,
-            Err(error) => break error,
-        }
-    };
-    if ended == mpsc::RecvTimeoutError::Timeout {
-        script.kill().unwrap();
-    }
-    let status = script.wait().unwrap();
-    assert_eq!(ended, mpsc::RecvTimeoutError::Disconnected, "{rest:?}");
-    assert!(status.success(), "{rest:?}");
-    // Bracketed paste off, the usual screen back. Spec: xterm's control sequences.
-    assert!(rest.contains("\x1b[?2004l") && rest.contains("\x1b[?1049l"), "{rest:?}");
-    assert!(!folder.path().join("phone.sock").exists());
-}
-
-#[test]
-fn the_terminal_is_given_back() {
-    if Command::new("script").arg("--version").output().is_err() {
-        println!("SKIPPED: the phone's user interface: script is not installed: apt-get install bsdutils");
-        return;
-    }
-    quits_in_a_terminal(|script| script.stdin.as_mut().unwrap().write_all(b"q").unwrap());
-    quits_in_a_terminal(|script| {
-        let children = format!("/proc/{0}/task/{0}/children", script.id());
-        let phone = std::fs::read_to_string(children).unwrap();
-        assert!(Command::new("kill").args(["-TERM", phone.trim()]).status().unwrap().success());
-    });
 }
 
 /// Prints what one encrypted round trip to the card costs, without pcscd. Run with `--ignored --nocapture`.

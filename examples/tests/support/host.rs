@@ -88,9 +88,19 @@ impl Host {
 
     /// Opens a card session; its number.
     pub fn open(&mut self) -> u64 {
+        self.ask_to_open();
+        self.opened()
+    }
+
+    /// Asks for a card session.
+    pub fn ask_to_open(&mut self) {
         let event = self.event();
         assert!(matches!(event, Event::Connected { .. }), "{event:?}");
         self.send(Open { resume_token: Vec::new(), epoch: 1, software: "test 1".into() });
+    }
+
+    /// Waits for the card session that was asked for; its number.
+    pub fn opened(&mut self) -> u64 {
         loop {
             if let Event::Message(Envelope { body: Some(Body::Opened(opened)) }) = self.event() {
                 return opened.session;
