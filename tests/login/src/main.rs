@@ -4,9 +4,13 @@
 //! should, 77 that it could not run here. It changes the users and the PAM of the machine it runs on, and so refuses to
 //! run anywhere but in that Debian.
 
+mod browser;
 mod card;
+mod clients;
 mod failure;
+mod page;
 mod pty;
+mod screen;
 mod sign_in;
 mod stories;
 mod twin;

@@ -1,0 +1,94 @@
+//! What else people sign in to: ssh, git, TLS. The commands are those of the pages.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use pocketcard_dev::{Card, Environment, TEST_PIN};
+
+use crate::PinEntry;
+use crate::failure::{Context, Failure};
+use crate::page::{Answers, follow};
+use crate::world::{ALICE, SOON, World, eventually, ok};
+
+/// What is typed at which question, on every page.
+pub(crate) const ANSWERS: Answers<'static> = &[
+    ("(yes/no/[fingerprint])?", "yes"),
+    ("server.example's password:", ALICE.1),
+    ("Enter PIN for '", TEST_PIN),
+    ("Enter passphrase for PKCS#11:", TEST_PIN),
+    ("Enter PKCS#11 token PIN for", TEST_PIN),
+    ("Let this phone sign this user in? [yes/no]", "yes"),
+    ("Phone PIN:", TEST_PIN),
+];
+
+/// What the server says.
+pub(crate) const SERVER_LOG: &str = "/tmp/server.log";
+
+/// A server that ends with this value.
+pub(crate) struct Server(Child);
+
+impl Server {
+    pub(crate) fn start(program: &str, arguments: &[&str], port: u16) -> Result<Self, Failure> {
+        let mut command = Command::new(program);
+        let log = fs::File::create(SERVER_LOG).context("making a log")?;
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().context("making a log")?).stderr(log);
+        let server = Self(command.spawn().context(format!("starting {program}"))?);
+        eventually(program, SOON, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn world(pin_entry: PinEntry) -> Result<World, Failure> {
+    let PinEntry::Keyboard = pin_entry;
+    World::start(Environment::builder().card(Card::Ec))
+}
+
+pub(crate) fn ssh(pin_entry: PinEntry) -> Result<(), Failure> {
+    let _world = world(pin_entry)?;
+    let _sshd = Server::start("/usr/sbin/sshd", &["-D"], 22)?;
+    follow("ssh.md", "", ANSWERS).map(|_| ())
+}
+
+pub(crate) fn git(pin_entry: PinEntry) -> Result<(), Failure> {
+    let _world = world(pin_entry)?;
+    follow("git.md", "", ANSWERS).map(|_| ())
+}
+
+pub(crate) fn login(pin_entry: PinEntry) -> Result<(), Failure> {
+    let _world = world(pin_entry)?;
+    follow("login.md", "", ANSWERS).map(|_| ())
+}
+
+pub(crate) fn curl(pin_entry: PinEntry) -> Result<(), Failure> {
+    let _world = world(pin_entry)?;
+    let _server = tls_server()?;
+    follow("tls.md", "", ANSWERS).map(|_| ())
+}
+
+/// A server on loopback that demands a certificate and takes the phone's, and whose own everybody here trusts.
+const TLS: &str = r"set -e
+mkdir -p /srv/tls; cd /srv/tls
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 30 -subj '/CN=Server authority' \
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+openssl req -new -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server.example
+printf 'subjectAltName=DNS:server.example\nextendedKeyUsage=serverAuth\nkeyUsage=digitalSignature,keyEncipherment\n' >ext
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out server.pem
+pkcs11-tool --read-object --type cert --id 01 --output-file phone.der
+openssl x509 -inform DER -in phone.der -out phone.pem
+cp ca.pem /usr/local/share/ca-certificates/server-authority.crt
+update-ca-certificates";
+
+pub(crate) fn tls_server() -> Result<Server, Failure> {
+    ok("bash", ["-c", TLS])?;
+    fs::metadata("/srv/tls/phone.pem").context("the phone's certificate")?;
+    let arguments = "s_server -accept 8443 -cert /srv/tls/server.pem -key /srv/tls/server.key \
+                     -CAfile /srv/tls/phone.pem -Verify 1 -verify_return_error -no_ticket -state -www";
+    Server::start("openssl", &arguments.split_whitespace().collect::<Vec<_>>(), 8443)
+}

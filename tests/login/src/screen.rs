@@ -1,0 +1,98 @@
+//! A virtual X server, and somebody who looks at it and types.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::failure::{Context, Failure, expect};
+use crate::world::{SOON, eventually, run, say, text};
+
+/// Where pictures go; the xtask shares it.
+const RESULTS: &str = "/opt/results";
+/// How long a window may take to come, on a machine that is busy and starts a browser for the first time.
+const WINDOW_LIMIT: Duration = Duration::from_secs(60);
+/// How long the drawing of a window is waited for.
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+/// Between two keys: some programs lose them if they come at once.
+const KEY_DELAY: &str = "60";
+
+/// A screen, by what its clients have to know.
+pub(crate) struct Screen {
+    display: &'static str,
+    server: Option<Child>,
+}
+
+impl Screen {
+    /// Starts a screen that every user here may use.
+    pub(crate) fn start(display: &'static str) -> Result<Self, Failure> {
+        let mut server = Command::new("Xvfb");
+        server.args([display, "-ac", "-screen", "0", "1024x768x24", "-nolisten", "tcp"]);
+        let child = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let server = Some(child.context("starting Xvfb")?);
+        let screen = Self { display, server };
+        eventually("Xvfb", SOON, || screen.command("xdotool", &["getdisplaygeometry"]).is_ok())?;
+        Ok(screen)
+    }
+
+    /// Runs a program that looks at the screen.
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Result<String, Failure> {
+        let mut command = Command::new(program);
+        command.args(arguments).env("DISPLAY", self.display);
+        let output = run(&mut command, "")?;
+        expect(output.status.success(), || format!("{program}: {}", text(&output)))?;
+        Ok(text(&output))
+    }
+
+    /// Waits for a window with this in its name, and gives it the focus.
+    pub(crate) fn window(&self, name: &str) -> Result<String, Failure> {
+        let mut found = String::new();
+        let search = || self.command("xdotool", &["search", "--onlyvisible", "--name", name]);
+        eventually(name, WINDOW_LIMIT, || {
+            found = search().unwrap_or_default().lines().last().unwrap_or_default().to_owned();
+            !found.is_empty()
+        })
+        .inspect_err(|_| {
+            let _ = self.picture("failed");
+        })?;
+        let _ = self.command("xdotool", &["windowfocus", "--sync", &found]);
+        Ok(found)
+    }
+
+    /// Types text, then Enter.
+    pub(crate) fn type_line(&self, line: &str) -> Result<(), Failure> {
+        if !line.is_empty() {
+            self.command("xdotool", &["type", "--delay", KEY_DELAY, line])?;
+        }
+        self.command("xdotool", &["key", "Return"]).map(|_| ())
+    }
+
+    /// Takes a picture for the docs.
+    pub(crate) fn picture(&self, name: &str) -> Result<(), Failure> {
+        let path = Path::new(RESULTS).join(format!("{name}.png"));
+        let shown = path.display().to_string();
+        self.command("import", &["-window", "root", "-strip", &shown])?;
+        say(&format!("picture {name}.png"));
+        Ok(())
+    }
+
+    /// Lets programs finish drawing, so that a picture shows what a person would see. A cursor may blink, and a page
+    /// turn its wheel, for ever: then the picture is taken all the same.
+    pub(crate) fn settle(&self) {
+        let mut before = String::new();
+        let _ = eventually("a screen that stands still", SETTLE_LIMIT, || {
+            let now = self.command("sh", &["-c", "import -window root rgb:- | md5sum"]).unwrap_or_default();
+            let still = now == before;
+            before = now;
+            still
+        });
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(server) = &mut self.server {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
