@@ -71,6 +71,26 @@ fn the_exit_code_of_the_command_is_passed_on() {
 }
 
 #[test]
+fn a_pin_pad_is_there_for_whoever_wants_one_and_its_test_card_has_a_pin() {
+    if pocketcard_dev::find_program("pkcs11-tool").is_none() {
+        skip!("pkcs11-tool is not installed: apt-get install opensc");
+    }
+    for (pin_entry, pad) in [("keyboard", false), ("phone", true)] {
+        let mut dev = pocketcard();
+        dev.args(["dev", "--card", "ec", "--pin-entry", pin_entry, "--"]);
+        dev.args([
+            "sh",
+            "-c",
+            "pkcs11-tool --list-slots; pkcs11-tool --login --list-objects --type privkey </dev/null",
+        ]);
+        let ran = run(&mut dev, LIMIT);
+        assert_eq!(ran.text.contains("PIN pad present"), pad, "{}", ran.text);
+        // Without a pad and without a terminal there is no PIN.
+        assert_eq!(ran.text.contains("Private Key Object"), pad, "{}", ran.text);
+    }
+}
+
+#[test]
 fn a_signal_reaches_the_command_and_everything_ends() {
     let (mut child, folder) = dev("trap 'exit 5' TERM; echo $POCKETCARD_DEV_FOLDER; while :; do sleep 0.1; done");
     assert!(Path::new(&folder).is_dir(), "{folder:?}");

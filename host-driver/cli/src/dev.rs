@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use pocketcard_dev::{Card, Environment};
@@ -60,7 +61,7 @@ enum CardArgument {
 enum PinEntryArgument {
     /// Programs ask for the PIN
     Keyboard,
-    /// The virtual phone asks for the PIN; its test card enters its own
+    /// The phone, which enters the PIN of its test card by itself
     Phone,
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if let Some(folder) = &arguments.keep_logs {
         builder = builder.keep_logs(folder);
     }
-    let environment = builder.start()?;
+    let mut environment = builder.start()?;
     // From here on it is the command's, which may want to end in its own way.
     let mut signals = Signals::new(FORWARDED).map_err(|source| Failure::System { what: "catching signals", source })?;
     strays::inherit();
@@ -95,7 +96,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let pid = Pid::from_child(&child);
     let handle = signals.handle();
     let forwarder = thread::spawn(move || signals.forever().for_each(|signal| forward(pid, signal)));
-    let status = child.wait().map_err(|source| Failure::System { what: "waiting for the command", source });
+    let ended = AtomicBool::new(arguments.pin_entry == PinEntryArgument::Keyboard);
+    let status = thread::scope(|scope| {
+        scope.spawn(|| environment.enter_pins(&ended));
+        let status = child.wait().map_err(|source| Failure::System { what: "waiting for the command", source });
+        ended.store(true, Ordering::Relaxed);
+        status
+    });
     handle.close();
     let _ = forwarder.join();
     drop(environment);

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pocketcard_ipc::control::{Client, ClientError, PairMethod};
@@ -296,6 +298,16 @@ impl Environment {
     pub fn phone(&mut self, index: usize) -> Result<&mut Phone, DevError> {
         let count = self.phones.len();
         self.phones.get_mut(index).ok_or(DevError::NoSuch { what: "phone", index, count })
+    }
+
+    /// Lets the phones enter the PIN of their test cards whenever they are asked for it, until `ended` says so. What would
+    /// change a PIN is cancelled.
+    pub fn enter_pins(&mut self, ended: &AtomicBool) {
+        thread::scope(|scope| {
+            for phone in &mut self.phones {
+                scope.spawn(|| phone.enter_pins(ended));
+            }
+        });
     }
 
     /// The daemon.

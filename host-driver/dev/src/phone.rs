@@ -4,15 +4,18 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::process::{Process, Spec};
-use crate::{Card, DevError};
+use crate::{Card, DevError, TEST_PIN};
 
 /// How long a phone may take to be ready; four RSA keys are generated at the first start.
 const READY_LIMIT: Duration = Duration::from_secs(120);
+/// How often [`Phone::enter_pins`] looks whether it is to end, which the phone does not tell.
+const ENDED_INTERVAL: Duration = Duration::from_millis(100);
 /// How many past events are kept for [`Phone::wait_event`].
 const BACKLOG: usize = 4096;
 
@@ -185,6 +188,25 @@ impl Phone {
         }
     }
 
+    /// Enters the PIN of the test card whenever it is asked for, until `ended` says so or the phone ends.
+    pub(crate) fn enter_pins(&mut self, ended: &AtomicBool) {
+        while !ended.load(Ordering::Relaxed) {
+            let asked = match self.wait_event("asking for a PIN", ENDED_INTERVAL, |event| is(event, "pin_asked")) {
+                Ok(asked) => asked,
+                Err(DevError::TimedOut { .. }) => continue,
+                Err(_) => return,
+            };
+            let id = asked.get("id");
+            let answer = match asked.get("purpose").and_then(Value::as_str) {
+                Some("verify") => json!({ "command": "enter_pin", "id": id, "pin": TEST_PIN }),
+                _ => json!({ "command": "cancel_pin", "id": id }),
+            };
+            if self.send(&answer).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Shows the phone a QR text, as its camera would.
     pub(crate) fn scan(&mut self, qr_text: &str) -> Result<(), DevError> {
         self.send(&json!({ "command": "scan", "qr": qr_text }))
@@ -257,6 +279,31 @@ mod tests {
         phone.wait_event("the connection", Duration::from_secs(5), |event| event["event"] == "connected").unwrap();
         let log = std::fs::read_to_string(folder.path().join("phone.log")).unwrap();
         assert!(log.contains(r#""qr":"pocketcard:x""#), "{log}");
+    }
+
+    #[test]
+    fn pins_are_entered_and_nothing_is_changed_until_told_to_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut phone = fake(
+            folder.path(),
+            r#"echo '{"event":"ready"}'
+               echo '{"event":"pin_asked","id":1,"purpose":"verify"}'; read line; echo "$line" >&2
+               echo '{"event":"pin_asked","id":2,"purpose":"change"}'; read line; echo "$line" >&2; echo '{}'; read line"#,
+        );
+        phone.restart().unwrap();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let entering = scope.spawn(|| phone.enter_pins(&ended));
+            let log = folder.path().join("phone.log");
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !std::fs::read_to_string(&log).is_ok_and(|log| log.contains("cancel_pin")) {
+                assert!(Instant::now() < deadline && !entering.is_finished());
+                std::thread::yield_now();
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
+        let log = std::fs::read_to_string(folder.path().join("phone.log")).unwrap();
+        assert!(log.contains(r#""pin":"123456""#) && log.contains(r#"{"command":"cancel_pin","id":2}"#), "{log}");
     }
 
     #[test]

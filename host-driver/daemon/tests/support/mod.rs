@@ -22,7 +22,7 @@ use pocketcard_phone::card::test_support::TestBox;
 use pocketcard_phone::card::{HostId, Input, LinkId};
 use pocketcard_protocol::channel::StaticSecret;
 use pocketcard_protocol::link::{self, CloseReason, Link, PairingMode, PhoneConfig, VersionRange};
-use pocketcard_protocol::messages::{Body, Pending};
+use pocketcard_protocol::messages::{Body, Pending, Unsupported};
 use pocketcard_protocol::pairing::{PairKeys, QrText};
 use pocketcard_protocol::stream::{FrameReader, LONGEST_MESSAGE, encode};
 
@@ -228,6 +228,8 @@ struct Shared {
     agrees: AtomicBool,
     /// The phone takes commands but answers none, and says that it is waiting for its owner.
     holds: AtomicBool,
+    /// The phone is of a time before PINs could be entered on it.
+    is_old: AtomicBool,
     /// Commands for the card, and pages of its snapshot, that hosts asked for.
     asked: Mutex<(usize, usize)>,
     /// The phone reads nothing any more, as if its app hung.
@@ -253,6 +255,7 @@ impl TestPhone {
             pairing: Mutex::default(),
             agrees: AtomicBool::new(true),
             holds: AtomicBool::new(false),
+            is_old: AtomicBool::new(false),
             asked: Mutex::default(),
             hang: Hang::default(),
             stop: AtomicBool::new(false),
@@ -280,6 +283,10 @@ impl TestPhone {
     }
 
     /// Commands for the card, and pages of its snapshot, that hosts asked for so far.
+    pub fn set_old(&self) {
+        self.shared.is_old.store(true, Ordering::SeqCst);
+    }
+
     pub fn asked(&self) -> (usize, usize) {
         *self.shared.asked.lock().unwrap()
     }
@@ -446,6 +453,9 @@ impl Shared {
                             let pending =
                                 Pending { session: transmit.session, request_id: transmit.request_id, reason: 2 };
                             link.send(&pending.into(), now).unwrap();
+                        }
+                        Some(Body::PinEntry(_)) if self.is_old.load(Ordering::SeqCst) => {
+                            link.send(&Unsupported::default().into(), now).unwrap();
                         }
                         _ => card.handle(Input::Message { link: id, envelope }),
                     }
