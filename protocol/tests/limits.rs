@@ -100,6 +100,7 @@ fn section_10() {
             ("request that nobody cancels", "60 s".into()),
             ("question whether a key may be used", "50 s".into()),
             ("question whether a host gets the card", "60 s".into()),
+            ("a refused use of a key is refused again without a question", "for 10 s".into()),
             ("entry of a PIN on the phone", "25 s, or less if the host says so".into()),
             ("denials before a host may not prompt", "2 in 1 min".into()),
             ("questions of a host that nobody answers", "6 in 1 min".into()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::card::connecting::CONNECTION_LIMIT;
 use crate::card::pin_entry::PIN_ENTRY_LIMIT;
-use crate::card::prompts::{DENIALS, PROMPT_WINDOW, UNANSWERED_PROMPTS};
+use crate::card::prompts::{DENIALS, PROMPT_WINDOW, REFUSAL_LASTS, UNANSWERED_PROMPTS};
 use crate::card::running::{APPROVAL_LIMIT, COMMAND_LIMIT, PENDING_INTERVAL};
 
 const SPEC: &str = include_str!("../../../../protocol/SPEC.md");
@@ -18,6 +18,7 @@ fn section_10() {
         ("request that nobody cancels", seconds(COMMAND_LIMIT)),
         ("question whether a key may be used", seconds(APPROVAL_LIMIT)),
         ("question whether a host gets the card", seconds(CONNECTION_LIMIT)),
+        ("a refused use of a key is refused again without a question", format!("for {}", seconds(REFUSAL_LASTS))),
         ("entry of a PIN on the phone", format!("{}, or less if the host says so", seconds(PIN_ENTRY_LIMIT))),
         ("denials before a host may not prompt", format!("{DENIALS} in 1 min")),
         ("questions of a host that nobody answers", format!("{UNANSWERED_PROMPTS} in 1 min")),
