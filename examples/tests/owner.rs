@@ -115,7 +115,8 @@ fn enrol(phone: &mut Phone) {
 #[test]
 fn an_owners_phone_is_enrolled_from_nothing_and_asked_for_what_a_computer_wants() {
     let folder = folder();
-    let (mut phone, ready) = Phone::start_with_ready(folder.path(), &[]);
+    let log = folder.path().join("log").display().to_string();
+    let (mut phone, ready) = Phone::start_with_ready(folder.path(), &["--log", &log]);
     assert_eq!(ready["enrolled"], false);
     enrol(&mut phone);
     let pair = pair(&mut phone);
@@ -203,8 +204,11 @@ fn an_owners_phone_is_enrolled_from_nothing_and_asked_for_what_a_computer_wants(
     phone.send(&export);
     assert!(phone.event("error")["message"].as_str().unwrap().contains("exists"));
 
-    // It is the same after a kill.
+    // It is the same after a kill. What it wrote down until then has no secret in it.
     phone.kill();
+    let written = std::fs::read_to_string(&log).unwrap();
+    assert!(written.contains("pin_asked") && written.contains("enrolled"), "{written}");
+    assert!(!written.contains("246813") && !written.contains("97531864"), "a secret is in the log file");
     let (mut phone, ready) = Phone::start_with_ready(folder.path(), &[]);
     assert_eq!(ready["enrolled"], true);
     phone.send(&json!({ "command": "slots" }));
