@@ -47,7 +47,8 @@ pub(super) struct App {
     pub(super) happened: VecDeque<(Tone, String)>,
     pub(super) progress: Option<KeyProgress>,
     pub(super) notice: String,
-    hosts_changed: bool,
+    /// Whether the hosts are to be asked for again.
+    pub(super) hosts_changed: bool,
 }
 
 impl App {
@@ -74,7 +75,7 @@ impl App {
     }
 
     pub(super) fn set_hosts(&mut self, hosts: Vec<HostInfo>) {
-        self.hosts = hosts;
+        (self.hosts, self.hosts_changed) = (hosts, false);
         self.selected = self.selected.min(self.hosts.len().saturating_sub(1));
         let gone = match &self.screen {
             Screen::Permissions(list) => self.host(list.host).is_none(),
@@ -83,10 +84,6 @@ impl App {
         if gone {
             self.screen = Screen::Main;
         }
-    }
-
-    pub(super) fn take_hosts_changed(&mut self) -> bool {
-        std::mem::take(&mut self.hosts_changed)
     }
 
     pub(super) fn host(&self, host: HostId) -> Option<&HostInfo> {

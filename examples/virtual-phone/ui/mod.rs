@@ -84,7 +84,7 @@ impl Interface {
         Self { app, phone: phone.clone(), happened, questions, wishes: JoinSet::new(), session: Arc::default() }
     }
 
-    /// Takes in the next thing that happens; `None` at the end.
+    /// Takes in the next thing that happens; `None` at the end. Nothing is lost if the future is dropped.
     async fn next(&mut self, typed: &Receiver<Event>) -> Option<()> {
         let wish = tokio::select! {
             event = self.happened.recv() => {
@@ -110,7 +110,7 @@ impl Interface {
         while let Ok(event) = self.happened.try_recv() {
             self.app.happened(&event);
         }
-        if self.app.take_hosts_changed() {
+        if self.app.hosts_changed {
             self.app.set_hosts(self.phone.hosts().await.unwrap_or_default());
         }
         Some(())
