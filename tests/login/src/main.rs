@@ -8,6 +8,8 @@ mod browser;
 mod card;
 mod clients;
 mod failure;
+mod greeter;
+mod locker;
 mod page;
 mod pty;
 mod screen;

@@ -19,6 +19,7 @@ const KEY_DELAY: &str = "60";
 /// A screen, by what its clients have to know.
 pub(crate) struct Screen {
     display: &'static str,
+    authority: Option<&'static str>,
     server: Option<Child>,
 }
 
@@ -29,15 +30,23 @@ impl Screen {
         server.args([display, "-ac", "-screen", "0", "1024x768x24", "-nolisten", "tcp"]);
         let child = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Some(child.context("starting Xvfb")?);
-        let screen = Self { display, server };
+        let screen = Self { display, authority: None, server };
         eventually("Xvfb", SOON, || screen.command("xdotool", &["getdisplaygeometry"]).is_ok())?;
         Ok(screen)
+    }
+
+    /// A screen that somebody else has started.
+    pub(crate) fn of(display: &'static str, authority: &'static str) -> Self {
+        Self { display, authority: Some(authority), server: None }
     }
 
     /// Runs a program that looks at the screen.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = Command::new(program);
         command.args(arguments).env("DISPLAY", self.display);
+        if let Some(authority) = self.authority {
+            command.env("XAUTHORITY", authority);
+        }
         let output = run(&mut command, "")?;
         expect(output.status.success(), || format!("{program}: {}", text(&output)))?;
         Ok(text(&output))
