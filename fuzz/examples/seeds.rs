@@ -283,6 +283,16 @@ fn front() {
     write("front", "two_commands", &[start, &select, &select, &[ANSWER, 0, 9, 0, 3]].concat());
     write("front", "other_card", &[start, &[8, 0, 0, 9, POWER, 0, 0, 8, 0, 4, 0], &select].concat());
     write("front", "unasked_answer", &[start, &[8, 3, 1, 5, 0]].concat());
+    const ENTER_PIN: u8 = 15;
+    const CANCEL: u8 = 16;
+    const UNSUPPORTED: u8 = 17;
+    let enter: &[u8] = &[ENTER_PIN, 25, 0, 0x80];
+    write("front", "pin_entry", &[start, enter, &[ANSWER, 0, 0, 0], reset, &select, &[ANSWER, 0, 9, 0]].concat());
+    write("front", "pin_entry_resumed", &[start, enter, &[DOWN], resumed, &[ANSWER, 0, 0, 0], &select].concat());
+    write("front", "pin_entry_too_late", &[start, enter, &[10, 60], &select].concat());
+    write("front", "pin_entry_with_data", &[start, enter, &[ANSWER, 0, 9, 0]].concat());
+    write("front", "pin_entry_unknown", &[start, enter, &[UNSUPPORTED], &select, &[ANSWER, 0, 9, 0]].concat());
+    write("front", "cancelled", &[start, &[CANCEL], enter, &[CANCEL], &select, &[CANCEL], &select].concat());
     // The phone says which snapshot is its own (0 or 1), shows it page by page, and then another.
     const PAGE: u8 = 13;
     const OFFER: u8 = 14;

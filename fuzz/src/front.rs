@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pocketcard_front::{Config, Front, Output, PowerAction, Presence, Reply};
+use pocketcard_front::{Config, Front, Output, PinEntry, PowerAction, Presence, Reply};
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::messages::{
-    Body, CardState, Envelope, Fetch, Opened, Pending, Response, SecurityState, SnapshotPage,
+    Body, CardState, Envelope, Fetch, Opened, Pending, PinOperation, Response, SecurityState, SnapshotPage, Unsupported,
 };
 use pocketcard_protocol::snapshot::{Object, Profile, Snapshot};
 
@@ -37,6 +37,8 @@ struct World {
     /// The last command, and whether it went to the phone.
     command: Vec<u8>,
     relayed: bool,
+    /// What went to the phone is a PIN entry, and nobody has answered yet.
+    entering: bool,
     /// What the phone may have to say to everybody.
     snapshots: [Arc<Snapshot>; 2],
     said: Said,
@@ -78,6 +80,7 @@ pub fn run(data: &[u8]) {
         answers: 0,
         command: Vec::new(),
         relayed: false,
+        entering: false,
         snapshots: [snapshot(20), snapshot(9000)],
         said: Said::default(),
         fetch: None,
@@ -98,7 +101,7 @@ pub fn run(data: &[u8]) {
 impl World {
     fn operate(&mut self, input: &mut Input<'_>) {
         let now = self.now;
-        match input.byte() % 15 {
+        match input.byte() % 18 {
             0 => {
                 self.lose();
                 self.front.handle_link_up(now);
@@ -200,7 +203,10 @@ impl World {
             9 => {
                 if let Ok(message) = Envelope::from_bytes(input.chunk()) {
                     // What a session is opened with is kept track of above.
-                    if !matches!(message.body, Some(Body::Opened(_) | Body::Response(_) | Body::SecurityState(_))) {
+                    if !matches!(
+                        message.body,
+                        Some(Body::Opened(_) | Body::Response(_) | Body::SecurityState(_) | Body::Unsupported(_))
+                    ) {
                         self.phone(message);
                     }
                 }
@@ -214,6 +220,28 @@ impl World {
             14 => {
                 let offered = self.snapshots.get(usize::from(input.byte() % 4)).cloned();
                 self.front.offer_snapshot(offered);
+            }
+            15 => {
+                self.commands += 1;
+                self.command.clear();
+                self.relayed = false;
+                let time_limit = Duration::from_secs(u64::from(input.byte() % 26));
+                let operation = PinOperation::try_from(1 + i32::from(input.byte() % 3)).expect("an operation");
+                let entry = PinEntry { operation, key_reference: input.byte(), time_limit };
+                self.front.handle_pin_entry(entry, now);
+            }
+            16 => {
+                let busy = self.front.handle_cancel(now);
+                assert_eq!(busy, self.commands > self.replies, "whoever waits can be given up");
+                self.said.verified &= !busy;
+            }
+            17 => {
+                if self.link && self.session.is_some() && std::mem::take(&mut self.entering) {
+                    // It has not counted what it does not know.
+                    self.last_id = self.last_id.map(|id| id - 1);
+                    self.request = None;
+                }
+                self.phone(Unsupported::default().into());
             }
             _ => self.front.handle_timeout(now),
         }
@@ -323,6 +351,7 @@ impl World {
                 }
                 Output::Reply(reply) => {
                     self.replies += 1;
+                    self.entering = false;
                     assert!(self.replies <= self.commands, "a reply that nobody waits for");
                     if let Reply::Response(response) = reply {
                         let (data, status) = response.split_last_chunk::<2>().expect("a status word");
@@ -361,6 +390,20 @@ impl World {
         assert_eq!(self.front.poll_timeout().is_some(), kept || self.commands > self.replies);
     }
 
+    /// A request goes to the phone; gives its epoch.
+    fn requested(&mut self, session: u64, request_id: u64, epoch: u64) -> u64 {
+        assert_eq!(Some(session), self.session);
+        self.relayed = true;
+        if let Some(last) = self.last_id {
+            let repeated = std::mem::take(&mut self.repeats) && request_id == last;
+            assert!(repeated || request_id == last + 1, "ids have no gaps");
+        }
+        self.last_id = Some(request_id);
+        self.request = Some((session, request_id, epoch));
+        assert!(self.front.is_powered() || self.commands == self.replies);
+        epoch
+    }
+
     fn sent(&mut self, message: Envelope) {
         let epoch = match message.body.as_ref().expect("the front sends what it knows") {
             Body::Open(open) => {
@@ -373,17 +416,10 @@ impl World {
                 }
                 open.epoch
             }
-            Body::Transmit(transmit) => {
-                assert_eq!(Some(transmit.session), self.session);
-                self.relayed = true;
-                if let Some(last) = self.last_id {
-                    let repeated = std::mem::take(&mut self.repeats) && transmit.request_id == last;
-                    assert!(repeated || transmit.request_id == last + 1, "ids have no gaps");
-                }
-                self.last_id = Some(transmit.request_id);
-                self.request = Some((transmit.session, transmit.request_id, transmit.epoch));
-                assert!(self.front.is_powered() || self.commands == self.replies);
-                transmit.epoch
+            Body::Transmit(transmit) => self.requested(transmit.session, transmit.request_id, transmit.epoch),
+            Body::PinEntry(entry) => {
+                self.entering = true;
+                self.requested(entry.session, entry.request_id, entry.epoch)
             }
             Body::Reset(reset) => {
                 assert!(reset.epoch > self.epoch, "a reset raises the epoch");
