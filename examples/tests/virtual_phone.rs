@@ -72,6 +72,15 @@ fn pairs_answers_and_is_the_same_phone_after_a_kill() {
 }
 
 #[test]
+fn a_crash_leaves_no_memory_behind() {
+    let folder = folder();
+    let phone = Phone::start(folder.path(), &["--test-card", "empty"]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", phone.child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
+}
+
+#[test]
 fn a_forgotten_host_is_out_at_once_and_stays_out() {
     let folder = folder();
     let mut phone = Phone::start(folder.path(), &["--test-card", "empty", "--auto-approve"]);

@@ -26,6 +26,7 @@ use output::Output;
 use setup::{SetupError, Started};
 
 fn main() -> ExitCode {
+    keep_secrets_in_memory();
     let arguments = Arguments::parse();
     // Nothing this process makes is for others: sockets and files are private from their first moment.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -52,6 +53,14 @@ fn main() -> ExitCode {
     drop(output);
     writer.finish();
     code
+}
+
+/// No core dump, and no other process of this user may read our memory. Failing is no reason not to run.
+fn keep_secrets_in_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 async fn run(arguments: Arguments, output: Output) -> Result<(), SetupError> {
