@@ -57,6 +57,9 @@ fn spellings(secret: &[u8]) -> Vec<String> {
     all
 }
 
+/// So that PINs can be entered on the phone, besides being typed.
+const PIN_PAD: &str = "pin_entry = \"phone\"";
+
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -86,8 +89,13 @@ fn stored_keys(folder: &Path, public: &[Vec<u8>]) -> Vec<Vec<u8>> {
 #[test]
 fn no_log_has_a_pin_or_a_key() {
     let logs = tempfile::tempdir().unwrap();
-    let mut environment =
-        start(Environment::builder().card(Card::Ec).log_level("trace").keep_logs(logs.path()).phones(1));
+    let environment = Environment::builder()
+        .card(Card::Ec)
+        .log_level("trace")
+        .keep_logs(logs.path())
+        .daemon_config(PIN_PAD)
+        .phones(1);
+    let mut environment = start(environment);
     let mut client = Client::connected(&environment, 0);
     let mut expect = |apdu: &[u8], word: u16| {
         let response = client.transmit(apdu).unwrap();
@@ -102,6 +110,14 @@ fn no_log_has_a_pin_or_a_key() {
     expect(&verify(PIN), 0x9000);
     let response = expect(&sign_p256(0x9A, &[0x5A; 32]), 0x9000);
     let signed = signature(&response).unwrap().to_vec();
+    // The same by the PIN pad, and a wrong one.
+    for (pin, word) in [(PIN, "9000"), (WRONG, "63c2")] {
+        client.send(&["control", "6", "1e1e020800080402000000000000000d0000000020008008ffffffffffffffff"]);
+        let phone = environment.phone(0).unwrap();
+        let asked = phone.wait_event("asking for a PIN", CARD_LIMIT, |event| event["event"] == "pin_asked").unwrap();
+        phone.send(&serde_json::json!({ "command": "enter_pin", "id": asked["id"], "pin": pin })).unwrap();
+        assert_eq!(client.answer(CARD_LIMIT).unwrap(), word);
+    }
     // The management key, and everything else that a provisioning tool sends.
     if let Some(ykman) = ykman() {
         let mut generate = environment.command(ykman);
