@@ -12,6 +12,7 @@ from bumble import core, device, gatt, hci
 from bumble.host import Host as BumbleHost
 
 import fragments
+import l2cap
 from phone import HOST_TO_PHONE, INFO, PHONE_TO_HOST, SERVICE, spawn
 
 log = logging.getLogger("radio.host")
@@ -63,13 +64,16 @@ class Host:
                 return "ok"
             case ["certificate"]:
                 return f"ok {len(await self.read(SELECT, CERTIFICATE))} bytes"
+            case ["l2cap", mode] if mode in l2cap.HOST_MODES:
+                find = await self.find()
+                return await l2cap.misbehave(self.connection, await find[INFO].read_value(), mode)
             case ["leave"]:
                 await self.leave()
                 return "ok"
         return f"no: {words}"
 
-    async def link(self):
-        """Finds a phone and gets as far as its first message."""
+    async def find(self):
+        """Finds a phone and connects to it."""
         found = asyncio.get_running_loop().create_future()
 
         def seen(advertisement):
@@ -88,6 +92,11 @@ class Host:
         (service,) = await peer.discover_service(core.UUID(SERVICE))
         await service.discover_characteristics()
         find = {str(c.uuid).lower(): c for c in service.characteristics}
+        return find
+
+    async def link(self):
+        """Finds a phone and gets as far as its first message."""
+        find = await self.find()
         self.sender = fragments.Sender(self.connection.att_mtu - 3)
         self.receiver = fragments.Receiver()
         self.events = asyncio.Queue()

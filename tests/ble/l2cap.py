@@ -1,4 +1,4 @@
-"""Channels of L2CAP of the phone on bumble, by SPEC.md section 11.3 alone: a good one, and those of a phone that means no good.
+"""Channels of L2CAP of the phone and the computer on bumble, by SPEC.md section 11.3 alone: a good one, and those of a phone that means no good.
 
     refuse    nobody listens where Info says
     silent    opens and says nothing
@@ -8,6 +8,15 @@
     good      carries the link
 
 All but `good` are done once: afterwards the phone offers no channel.
+
+What a computer does to a phone's channel, which has to end it:
+
+    long      sends an SDU that is longer than the phone takes
+    huge      announces a frame of a megabyte
+    cut       closes in the middle of a frame
+    stalls    begins a frame and says no more
+    stingy    gives credit for one PDU: not even Info gets through. That is a host that begins no handshake, and the phone
+              waits for one (SPEC.md section 10); here the host leaves before
 """
 
 import asyncio
@@ -22,7 +31,13 @@ PSM = 0x80
 SDU_LIMIT = 2048
 # Bit and bytes of Info. Spec: SPEC.md section 3.1
 CAPABILITY_BYTE, CAPABILITY = 7, 0x01
+PSM_BYTES = slice(24, 26)
 MODES = ["refuse", "silent", "long", "cut", "stingy", "good"]
+HOST_MODES = ["long", "huge", "cut", "stalls", "stingy"]
+# The phone has to be done with a bad computer by then.
+END_SECONDS = 20
+# Longer than the phone waits for anything that has begun.
+STINGY_SECONDS = 4
 
 
 def offer(info):
@@ -87,6 +102,45 @@ class Channels:
                     ChannelLink(self.phone, channel)
         except Exception:
             log.exception("a channel: %s", mode)
+
+
+async def misbehave(connection, info, mode):
+    """Opens a channel to a phone, does what it should not, and says how long the phone put up with it."""
+    if not info[CAPABILITY_BYTE] & CAPABILITY:
+        return "no: the phone offers no channel"
+    psm = int.from_bytes(info[PSM_BYTES], "big")
+    credits = 1 if mode == "stingy" else 64
+    spec = l2cap.LeCreditBasedChannelSpec(psm=psm, mtu=SDU_LIMIT, mps=23, max_credits=credits)
+    channel = await connection.create_l2cap_channel(spec)
+    closed = asyncio.Event()
+    spoke = asyncio.Event()
+    channel.on("close", closed.set)
+    channel.sink = lambda _sdu: spoke.set()
+    if mode == "stingy":
+        channel.peer_credits_threshold = -1
+    else:
+        # The phone speaks first.
+        await spoke.wait()
+    begun = asyncio.get_running_loop().time()
+    match mode:
+        case "stingy":
+            await asyncio.sleep(STINGY_SECONDS)
+            await connection.disconnect()
+            return "ok it waited"
+        case "long":
+            channel.peer_mtu = 2 * SDU_LIMIT
+            channel.write(bytes(SDU_LIMIT + 1))
+        case "huge":
+            channel.write((1 << 20).to_bytes(4, "big"))
+        case "cut":
+            channel.write((25).to_bytes(4, "big") + bytes(10))
+            await channel.disconnect()
+        case "stalls":
+            channel.write((25).to_bytes(4, "big") + bytes(10))
+    await asyncio.wait_for(closed.wait(), END_SECONDS)
+    took = asyncio.get_running_loop().time() - begun
+    await connection.disconnect()
+    return f"ok {took:.1f} s"
 
 
 class ChannelLink(ffi.Transport):

@@ -13,7 +13,7 @@ use pocketcard_tests::piv::PublicKey;
 use pocketcard_tests::{Client, ClientFailure};
 
 use crate::guest::{Context, Failure, client, commands, radio, say, step, text, wait_radio};
-use crate::stories::{LEAVE_LIMIT, RADIO_LIMIT, paired, signs};
+use crate::stories::{LEAVE_LIMIT, RADIO_LIMIT, paired, signs, walks_away};
 use crate::transports::{apdu, summary};
 
 /// Signatures during which the link is cut, each a little later than the one before.
@@ -116,15 +116,8 @@ pub(crate) fn bonded() -> Result<(), Failure> {
     let mut environment = paired(Card::Ec)?;
     signs(&environment, "after pairing")?;
     step("BlueZ bonds the two adapters", || bond(&environment))?;
-    for round in 1..=2 {
-        step(&format!("the phone goes out of range, the card leaves, time {round}"), || {
-            radio("away 1")?;
-            Ok(environment.wait_card(0, false, LEAVE_LIMIT)?)
-        })?;
-        step("the phone returns, the card is back", || {
-            radio("back 1")?;
-            Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
-        })?;
+    for _ in 0..2 {
+        walks_away(&environment)?;
         signs(&environment, "with a bonded phone")?;
     }
     step("the computer's daemon starts again, the card is back", || {

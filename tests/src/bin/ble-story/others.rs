@@ -93,7 +93,18 @@ pub(crate) fn host() -> Result<(), Failure> {
             if state == "MTU 185" { Ok(()) } else { Err(Failure::Wrong(format!("another MTU: {state}"))) }
         })?;
     }
-    Ok(())
+    for mode in ["long", "huge", "cut", "stalls", "stingy"] {
+        step(&format!("the computer opens a channel of L2CAP and means no good: {mode}"), || {
+            let took = radio(&format!("host l2cap {mode}"))?;
+            say(&format!("REPORT other-host: {mode}: the end of the channel: {took}"));
+            Ok(())
+        })?;
+    }
+    step("the computer connects, the phone signs as before", || {
+        radio("host connect")?;
+        radio("host sign")?;
+        radio("host leave").map(|_| ())
+    })
 }
 
 pub(crate) fn pair(host: &Environment) -> Result<(), Failure> {

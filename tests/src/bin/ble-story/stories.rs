@@ -147,14 +147,7 @@ fn comes_back() -> Result<(), Failure> {
     })?;
     signs(&environment, "after the phone's restart")?;
 
-    step("the phone goes out of range, the card leaves", || {
-        radio("away 1")?;
-        Ok(environment.wait_card(0, false, LEAVE_LIMIT)?)
-    })?;
-    step("the phone returns, the card is back", || {
-        radio("back 1")?;
-        Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
-    })?;
+    walks_away(&environment)?;
     signs(&environment, "after the phone's return")?;
 
     step("bluetoothd ends, the card leaves", || {
@@ -167,6 +160,18 @@ fn comes_back() -> Result<(), Failure> {
         Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
     })?;
     signs(&environment, "after bluetoothd's restart")
+}
+
+/// The phone goes out of range and returns.
+pub(crate) fn walks_away(environment: &Environment) -> Result<(), Failure> {
+    step("the phone goes out of range, the card leaves", || {
+        radio("away 1")?;
+        Ok(environment.wait_card(0, false, LEAVE_LIMIT)?)
+    })?;
+    step("the phone returns, the card is back", || {
+        radio("back 1")?;
+        Ok(environment.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })
 }
 
 /// A second computer takes the phone when the first has left.
