@@ -164,6 +164,7 @@ pub(crate) fn matrix(module: Module, pin_entry: PinEntry) -> Result<(), Failure>
         };
         row("right PIN", right_pin(program));
         row("wrong PIN", wrong_pin(program, &world));
+        row("password in place of the PIN", password_as_pin(program));
         row("blocked PIN", blocked_pin(program, &world, module));
         row("another user", another_user(program, &world));
         row("phone leaves at the prompt", leaves(program, &mut world));
@@ -223,6 +224,16 @@ fn wrong_pin(program: &Program, world: &World) -> Result<String, Failure> {
     // The right one gives the try back.
     right_pin(program)?;
     Ok("out, one try spent, no password asked for".to_owned())
+}
+
+/// What was asked for is the PIN: a password in its place must not be passed on to be tried as one.
+fn password_as_pin(program: &Program) -> Result<String, Failure> {
+    let mut dialogue = at_pin(program)?;
+    dialogue.type_secret(ALICE.1)?;
+    out(program, dialogue, SOON)?;
+    // In case it cost a try.
+    right_pin(program)?;
+    Ok("out".to_owned())
 }
 
 fn blocked_pin(program: &Program, world: &World, module: Module) -> Result<String, Failure> {
