@@ -12,7 +12,13 @@ export pipe
 group=${groups:+$groups/pocketcard-trial-$$}
 clean_up() {
     rm -f "$pipe"
-    [ -z "$group" ] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    [ -n "$group" ] && [ -d "$group" ] || return 0
+    # systemd and all that it started, if the trial was ended from outside.
+    echo 1 >"$group/cgroup.kill"
+    for _ in $(seq 50); do
+        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && return
+        sleep 0.1
+    done
 }
 trap clean_up EXIT
 # Held open, so that the reader sees one end and not one for each writer.

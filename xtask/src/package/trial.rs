@@ -1,7 +1,8 @@
 //! `cargo xtask test-packages`: installs, upgrades, removes and purges the packages in clean Debian roots.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
@@ -16,6 +17,11 @@ const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 const DOWNLOADED: [&str; 7] = ["pcscd", "opensc", "bluez", "dbus", "dbus-tests", "polkitd", "systemd"];
 /// A version that is newer than the one before it.
 const UPGRADE: &str = "0.1.0-1+upgrade";
+
+/// How timeout(1) says that it ended a command.
+const TIMED_OUT: i32 = 124;
+/// For one trial, which takes half a minute.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Enters a root without leaving a trace in it: what is written goes to memory, and away with the namespaces.
 const ENTER: &str = include_str!("enter.sh");
@@ -52,6 +58,10 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
     let profile = Profile::new(arguments.debug);
     build(steps, profile)?;
     let packages = scratch("packages/trial");
+    fs::create_dir_all(&packages).context("making a folder for the packages")?;
+    // A second run would replace the packages under the first one's feet.
+    let lock = File::create(scratch("packages/lock")).context("locking the packages")?;
+    lock.lock().context("locking the packages")?;
     steps.step("Make the packages, and the same once more with a newer version", || {
         debs(profile, &packages.join("first"), None)?;
         debs(profile, &packages.join("second"), Some(UPGRADE)).map(|()| Outcome::Done)
@@ -94,7 +104,8 @@ fn prepare(release: &str) -> Result<PathBuf, Problem> {
 fn enter(debian: &Path, packages: &Path, init: Init) -> Result<Outcome, Problem> {
     let upper = scratch("packages/upper");
     fs::create_dir_all(&upper).context("making a folder for the trial")?;
-    let mut shell = command("bash", ["-c", ENTER, "enter"]);
+    let limit = LIMIT.as_secs().to_string();
+    let mut shell = command("timeout", ["--kill-after=10", &limit, "bash", "-c", ENTER, "enter"]);
     shell.args([debian, &upper, packages, &root().join("packaging/debian/test/trial")]);
     match init {
         Init::None => shell.arg(""),
@@ -106,10 +117,11 @@ fn enter(debian: &Path, packages: &Path, init: Init) -> Result<Outcome, Problem>
     say("    $ unshare … chroot … packaging/debian/test/trial");
     // Not `watch`, which shows the command, and this one is a script.
     let status = shell.status().context("starting bash")?;
-    if status.success() {
-        return Ok(Outcome::Done);
+    match status.code() {
+        Some(0) => Ok(Outcome::Done),
+        Some(TIMED_OUT) => Err(Problem::Wrong(format!("the trial did not end within {} s", LIMIT.as_secs()))),
+        _ => Err(Problem::Failed(format!("packaging/debian/test/trial ({status})"))),
     }
-    Err(Problem::Failed(format!("packaging/debian/test/trial ({status})")))
 }
 
 /// Where the hierarchy of control groups of version 2 is, which systemd wants.
