@@ -351,7 +351,8 @@ impl World {
                 }
                 Output::Reply(reply) => {
                     self.replies += 1;
-                    self.entering = false;
+                    // One that came while another is under way is answered first.
+                    self.entering &= self.commands > self.replies;
                     assert!(self.replies <= self.commands, "a reply that nobody waits for");
                     if let Reply::Response(response) = reply {
                         let (data, status) = response.split_last_chunk::<2>().expect("a status word");
