@@ -80,7 +80,10 @@ impl Events {
 
     /// Whether the reader has a PIN pad. Never blocks, except for a fresh connection.
     pub(crate) fn has_pin_pad(&mut self, name: &DeviceName, slot: u32) -> bool {
-        self.presence(name, slot);
+        // What a connection has to say is left to the event thread: it waits for that, and would go on waiting.
+        if self.connection.is_none() {
+            self.presence(name, slot);
+        }
         self.pin_pad
     }
 
@@ -312,9 +315,35 @@ mod tests {
         daemon.wait_closed(1);
         let deadline = Instant::now() + Duration::from_secs(10);
         while events.has_pin_pad(daemon.name(), 0) {
+            // As the event thread does when the connection ends.
+            events.presence(daemon.name(), 0);
             assert!(Instant::now() < deadline, "the restarted daemon is not believed");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_question_for_the_pin_pad_takes_no_news_from_the_event_thread() {
+        let daemon = FakeDaemon::serve(|connection| {
+            connection.hello_with(true);
+            connection.push(&card(1));
+            connection.step();
+            connection.push(&empty());
+            connection.step();
+        });
+        let mut events = Events::new();
+        assert_eq!(events.presence(daemon.name(), 0), Presence::Present(Insertion(1)));
+        daemon.go_on();
+        let socket = events.socket().unwrap();
+        let is_readable = |limit: i32| {
+            let mut sockets = [rustix::event::PollFd::new(&*socket, rustix::event::PollFlags::IN)];
+            let limit = rustix::event::Timespec { tv_sec: limit.into(), tv_nsec: 0 };
+            rustix::event::poll(&mut sockets, Some(&limit)).unwrap() == 1
+        };
+        assert!(is_readable(10));
+        assert!(events.has_pin_pad(daemon.name(), 0));
+        assert!(is_readable(0), "the event thread would not hear of it");
+        assert_eq!(events.presence(daemon.name(), 0), Presence::Absent);
     }
 
     #[test]
