@@ -6,7 +6,10 @@ use std::path::Path;
 use pcsc::{Card, Context, Protocols, Scope, ShareMode};
 use pocketcard_protocol::tlv;
 use x509_cert::Certificate;
+use x509_cert::certificate::Version;
+use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, DecodePem, Encode};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 
 use super::LoginError;
 use crate::failure::Failure;
@@ -18,6 +21,8 @@ const SELECT: &[u8] = &[0x00, 0xA4, 0x04, 0x00, 0x05, 0xA0, 0x00, 0x00, 0x03, 0x
 const GET_CERTIFICATE: &[u8] = &[0x00, 0xCB, 0x3F, 0xFF, 0x05, 0x5C, 0x03, 0x5F, 0xC1, 0x05, 0x00];
 /// Longer than any certificate that a PIV card can hold, so that a hostile card's answer has an end.
 const LONGEST: usize = 16 * 1024;
+/// An extension of old, by which OpenSSL still takes a certificate for an authority's.
+const NETSCAPE_CERTIFICATE_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.113730.1.1");
 
 /// Reads the certificate of the phone in a slot of our reader.
 pub(super) fn of_slot(slot: u32) -> Result<Certificate, Failure> {
@@ -77,10 +82,24 @@ pub(super) fn authority(path: &Path) -> Result<Certificate, LoginError> {
     Certificate::from_pem(text).map_err(|_| LoginError::BadAuthority(path.into()))
 }
 
+/// Whether a certificate that was issued with this one's key is worth nothing to whoever trusts this one.
+///
+/// Spec: RFC 5280, sections 4.2.1.3 and 4.2.1.9. OpenSSL also takes one of version 1, which cannot say so, for an authority's.
+pub(super) fn can_issue_none(certificate: &Certificate) -> bool {
+    let of = certificate.tbs_certificate();
+    let constraints = of.get_extension::<BasicConstraints>();
+    let usage = of.get_extension::<KeyUsage>();
+    let is_old = of.extensions().is_some_and(|all| all.iter().any(|one| one.extn_id == NETSCAPE_CERTIFICATE_TYPE));
+    of.version() == Version::V3
+        && matches!(constraints, Ok(found) if found.as_ref().is_none_or(|(_, constraints)| !constraints.ca))
+        && matches!(usage, Ok(found) if found.as_ref().is_none_or(|(_, usage)| !usage.key_cert_sign()))
+        && !is_old
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::login::mapping::tests::CERTIFICATE;
+    use crate::login::mapping::tests::{AUTHORITY, CERTIFICATE};
 
     fn object(fields: &[&[u8]]) -> Vec<u8> {
         let content = fields.concat();
@@ -105,5 +124,11 @@ mod tests {
             assert_eq!(matches!(error, LoginError::NoCertificate), none, "{error}");
         }
         assert!(parse(&[]).is_err());
+    }
+
+    #[test]
+    fn an_authority_is_told_from_who_can_issue_nothing() {
+        let reads = |pem: &str| can_issue_none(&Certificate::from_pem(pem).unwrap());
+        assert_eq!((reads(CERTIFICATE), reads(AUTHORITY)), (true, false));
     }
 }

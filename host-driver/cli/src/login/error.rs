@@ -38,6 +38,10 @@ pub(crate) enum LoginError {
     SssdInUse(PathBuf),
     #[error("{0} has the same subject in its certificate, and sssd tells users apart by nothing else")]
     SameSubject(String),
+    #[error("the certificate of {0} can issue others, and sssd would take those, too")]
+    CanIssue(String),
+    #[error("sssd may read the subject in the certificate of {0} in another way: {1:?}")]
+    OddSubject(String, String),
     #[error("this is not laid out as Debian is: /etc/pam.d/common-auth is missing")]
     NotDebian,
     #[error("none of the services can be changed: {0}")]
@@ -68,12 +72,14 @@ impl LoginError {
             Self::Fingerprint { .. } | Self::Declined => "nothing was changed",
             Self::OtherModule(_) => "take it back first, if you want the other one: pocketcard login undo",
             Self::SssdInUse(_) => "it stays as it is; use --module pam_pkcs11, which has a configuration of its own",
-            Self::SameSubject(_) => "use --module pam_pkcs11, which goes by the certificate alone",
+            Self::SameSubject(_) | Self::CanIssue(_) | Self::OddSubject(..) => {
+                "use --module pam_pkcs11, which goes by the certificate alone"
+            }
             Self::NotDebian => "docs/login.md shows the lines; put them where your system wants them",
             Self::NoService(_) => "name those that have the line `@include common-auth` with --service",
             Self::ModuleMissing(package) => return Some(format!("apt-get install {package}")),
             Self::Changed(_) => {
-                "look at what changed, then use --force; the originals are in /etc/pocketcard/login/undo"
+                "look at what changed, then: pocketcard login undo --force; the originals are in /etc/pocketcard/login/undo"
             }
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => "run it as root: sudo",
             _ => return None,

@@ -135,11 +135,18 @@ fn copy(root: &Path, original: &Original) -> PathBuf {
 }
 
 /// Writes a plan. Whatever stops it half-way, the journal says how to go back.
-pub(super) fn apply(root: &Path, plan: &Plan) -> Result<(), LoginError> {
+///
+/// A file that was there before us and that somebody has changed since we wrote it stays as it is: written anew from what it
+/// was once, it would lose the change unasked, and a user whose phone is lost has to be taken out all the same. Gives those.
+pub(super) fn apply(root: &Path, plan: &Plan) -> Result<Vec<PathBuf>, LoginError> {
     let undo = root.join(FOLDER).join(UNDO);
     fs::create_dir_all(&undo).map_err(|source| LoginError::File { what: "making", path: undo.clone(), source })?;
     let mut journal = Journal::load(root)?;
-    for NewFile { path, content, .. } in &plan.files {
+    let theirs = journal.entries.iter().filter(|entry| entry.original.is_some());
+    let changed = theirs.filter(|entry| entry.state(root) == State::Changed).map(|entry| entry.path.clone());
+    let changed: Vec<PathBuf> = changed.filter(|path| plan.files.iter().any(|file| file.path == *path)).collect();
+    let files = || plan.files.iter().filter(|file| !changed.contains(&file.path));
+    for NewFile { path, content, .. } in files() {
         let written = digest(content.as_bytes());
         if let Some(entry) = journal.entries.iter_mut().find(|entry| entry.path == *path) {
             entry.written = written;
@@ -149,13 +156,13 @@ pub(super) fn apply(root: &Path, plan: &Plan) -> Result<(), LoginError> {
         journal.entries.push(Entry { path: path.clone(), original, written });
     }
     journal.save(root)?;
-    for NewFile { path, content, mode } in &plan.files {
+    for NewFile { path, content, mode } in files() {
         let original =
             journal.entries.iter().find(|entry| entry.path == *path).and_then(|entry| entry.original.as_ref());
         let mode = original.map_or(*mode, |original| original.mode);
         write_atomically(&root.join(path), content.as_bytes(), mode, original.map(|of| (of.uid, of.gid)))?;
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// Copies a file to where undo finds it.
@@ -327,6 +334,10 @@ mod tests {
         let su = root.path().join("etc/pam.d/su");
         fs::write(&su, "# mine\n").unwrap();
         let rule = root.path().join("etc/pam.d/pocketcard-auth");
+        let plan = Plan::new(root.path(), &mappings(&["alice", "carol"]), &[]).unwrap();
+        assert_eq!(apply(root.path(), &plan).unwrap(), [Path::new("etc/pam.d/su")]);
+        assert_eq!(fs::read(&su).unwrap(), b"# mine\n", "set-up and undo of one user leave it, too");
+        assert!(fs::read_to_string(&rule).unwrap().contains("alice:carol"));
         let error = undo(root.path(), false).unwrap_err();
         assert!(matches!(&error, LoginError::Changed(paths) if paths == "/etc/pam.d/su"), "{error}");
         assert!(rule.exists(), "nothing is touched before all is known");

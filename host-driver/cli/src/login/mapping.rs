@@ -150,6 +150,19 @@ yCm09scZLotuL8K4pP1+rWxtjA==
 -----END CERTIFICATE-----
 ";
 
+    /// Of an authority, as `openssl req -x509` makes one for any key unless told.
+    pub(in crate::login) const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
+MIIBdTCCARugAwIBAgIULuZaFeyyeao+IUAng+t+xU19s5cwCgYIKoZIzj0EAwIw
+EDEOMAwGA1UEAwwFYWxpY2UwHhcNMjYxMTI0MTQyOTE0WhcNMjYxMjI0MTQyOTE0
+WjAQMQ4wDAYDVQQDDAVhbGljZTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABENx
+OID1VHiDM9PGY1QZYyDCVbPrk/V7mnPTuksQBsrxlFGzhoFWLqBq7y9mftCLQ+Sl
+jv2HpLyZM+XRHia/3amjUzBRMB0GA1UdDgQWBBRxAIXGFiTrLhjchiu5e2kTKwd8
+KjAfBgNVHSMEGDAWgBRxAIXGFiTrLhjchiu5e2kTKwd8KjAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0gAMEUCIQCJ/DTMciOx+GvQP7ICb7on8vZY+cIIqjAe
+ooj+P0LHDAIgBiIHIAjM66H0D7YQ+OX/VdKZ3R2yLPm89AljGqe7TLo=
+-----END CERTIFICATE-----
+";
+
     pub(in crate::login) fn mapping(user: &str) -> Mapping {
         let certificate = Certificate::from_pem(CERTIFICATE).unwrap();
         Mapping::new(user, &fixtures::phone(), &certificate, None).unwrap()

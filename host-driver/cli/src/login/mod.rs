@@ -126,7 +126,8 @@ fn setup(
         None if person.ask("Let this phone sign this user in?")? => {}
         None => return Err(LoginError::Declined.into()),
     }
-    files::apply(root, &plan)?;
+    let left = files::apply(root, &plan)?;
+    person.tell(&left_alone(&left));
     person.tell(&next_steps(&mapping, module));
     Ok(ExitCode::SUCCESS)
 }
@@ -168,6 +169,11 @@ fn next_steps(mapping: &Mapping, module: Module) -> String {
     text
 }
 
+/// What was not written because somebody has changed it.
+fn left_alone(files: &[PathBuf]) -> String {
+    files.iter().map(|path| format!("Changed since it was written, so left as it is: /{}\n", path.display())).collect()
+}
+
 fn show(root: &Path) -> Result<ExitCode, Failure> {
     let mappings = Mappings::load(root)?;
     let Some(module) = mappings.module else {
@@ -207,7 +213,8 @@ fn undo(root: &Path, user: Option<&str>, force: bool) -> Result<ExitCode, Failur
 /// Writes what is left of the mappings; with none left, puts everything back.
 fn remove(root: &Path, mappings: &Mappings, force: bool) -> Result<ExitCode, Failure> {
     if !mappings.users.is_empty() {
-        files::apply(root, &Plan::new(root, mappings, &[])?)?;
+        let left = files::apply(root, &Plan::new(root, mappings, &[])?)?;
+        print(&left_alone(&left));
         print("Done. Still there:\n");
         print(&mappings.users.iter().map(line).collect::<String>());
         return Ok(ExitCode::SUCCESS);

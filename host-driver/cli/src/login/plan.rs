@@ -6,11 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use x509_cert::Certificate;
+use x509_cert::der::DecodePem;
 
 use super::files::{Journal, diff};
 use super::mapping::{self, Mapping, Mappings};
 use super::services::{self, Services};
-use super::{FOLDER, LoginError};
+use super::{FOLDER, LoginError, certificate};
 
 /// What looks at the card when somebody signs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -226,10 +228,24 @@ fn sssd(root: &Path, mappings: &Mappings, services: &Services, journal: &Journal
             return Err(LoginError::SameSubject(same.user.clone()));
         }
         let Mapping { user, subject, .. } = mapping;
+        // A certificate that it issues is of whatever subject its owner likes: another user's.
+        let read = Certificate::from_pem(&mapping.certificate).map_err(|_| LoginError::BadCertificate)?;
+        if !certificate::can_issue_none(&read) {
+            return Err(LoginError::CanIssue(user.clone()));
+        }
+        if !is_plain(subject) {
+            return Err(LoginError::OddSubject(user.clone(), subject.clone()));
+        }
         // Writing to a String cannot fail.
         let _ = write!(content, "\n[certmap/pocketcard/{user}]\nmatchrule = <SUBJECT>^{}$\n", escaped(subject));
     }
     Ok(NewFile { path: path.to_path_buf(), content, mode: 0o600 })
+}
+
+/// Whether everybody writes this subject alike, so that different texts are different subjects to sssd as well. Text beyond
+/// ASCII, text of rare kinds (which we show as `#` and octets) and what has to be escaped is written in several ways.
+fn is_plain(subject: &str) -> bool {
+    subject.chars().all(|character| character.is_ascii_alphanumeric() || " .,=-_@()'/:".contains(character))
 }
 
 /// A text as the regular expression that matches it and nothing else. Spec: POSIX.1-2017, extended regular expressions.
@@ -247,7 +263,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::login::mapping::tests::mapping;
+    use crate::login::mapping::tests::{AUTHORITY, mapping};
 
     /// A root with what Debian has there.
     pub(in crate::login) fn debian() -> tempfile::TempDir {
@@ -322,6 +338,13 @@ pub(super) mod tests {
         assert_eq!(content(&plan, "trusted.pem"), mapping("alice").certificate);
         let error = Plan::new(root.path(), &mappings(Module::Sssd, &["alice", "carol"]), &[]).unwrap_err();
         assert!(matches!(error, LoginError::SameSubject(_)), "{error}");
+        let plan = |user| Plan::new(root.path(), &Mappings { module: Some(Module::Sssd), users: vec![user] }, &[]);
+        let error = plan(Mapping { certificate: AUTHORITY.to_owned(), ..mapping("alice") }).unwrap_err();
+        assert!(matches!(error, LoginError::CanIssue(_)), "{error}");
+        for subject in ["2.5.4.3=#1e060062006f0062", "CN=bob+O=x", "CN=b\\2cob", "CN=Jürgen", "CN=b\nob"] {
+            let error = plan(Mapping { subject: subject.to_owned(), ..mapping("alice") }).unwrap_err();
+            assert!(matches!(error, LoginError::OddSubject(..)), "{error}");
+        }
         fs::create_dir(root.path().join("etc/sssd")).unwrap();
         fs::write(root.path().join("etc/sssd/sssd.conf"), "[sssd]\n").unwrap();
         let error = Plan::new(root.path(), &mappings(Module::Sssd, &["alice"]), &[]).unwrap_err();

@@ -82,12 +82,16 @@ impl Services {
 
 /// A service with the rule in place of the password; `None` if it does not have exactly one such line.
 fn with_rule(text: &str) -> Option<String> {
-    let mut places = text.lines().filter(|line| line.trim_end() == BEFORE);
-    let line = places.next()?;
-    if places.next().is_some() {
+    let is_place = |line: &&str| line.trim_end() == BEFORE;
+    if text.lines().filter(is_place).count() != 1 {
         return None;
     }
-    Some(text.replacen(line, AFTER, 1))
+    // Line by line: the same words may stand in a comment before it.
+    let lines = text.split_inclusive('\n').map(|line| match is_place(&line) {
+        true => line.replacen(BEFORE, AFTER, 1),
+        false => line.to_owned(),
+    });
+    Some(lines.collect())
 }
 
 #[cfg(test)]
@@ -120,6 +124,8 @@ mod tests {
             let error = Services::find(root.path(), &[named.to_owned()], |_| None).unwrap_err();
             assert!(matches!(error, LoginError::NoService(_)), "{named}: {error}");
         }
+        let commented = "#@include common-auth\n@include common-auth\n";
+        assert_eq!(with_rule(commented).unwrap(), "#@include common-auth\nauth substack pocketcard-auth\n");
         let both = ["su".to_owned(), "twice".to_owned()];
         assert_eq!(Services::find(root.path(), &both, |_| None).unwrap().unfit, ["twice"]);
     }
