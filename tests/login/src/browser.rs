@@ -4,7 +4,6 @@ use std::fs;
 
 use pocketcard_dev::TEST_PIN;
 
-use crate::PinEntry;
 use crate::clients::{ANSWERS, SERVER_LOG, tls_server, world};
 use crate::failure::Failure;
 use crate::page::follow;
@@ -14,8 +13,8 @@ use crate::world::{SOON, eventually, say};
 /// What the server says once the browser has proved that it has the certificate's key.
 const PROVED: &str = "read certificate verify";
 
-pub(crate) fn chromium(pin_entry: PinEntry) -> Result<(), Failure> {
-    let mut world = world(pin_entry)?;
+pub(crate) fn chromium() -> Result<(), Failure> {
+    let mut world = world()?;
     let _server = tls_server()?;
     let screen = Screen::start(":5")?;
     let _browser = follow("chromium.md", "export DISPLAY=:5;", ANSWERS)?;

@@ -5,7 +5,6 @@ use std::process::{Child, Command, Stdio};
 
 use pocketcard_dev::{Card, Environment, TEST_PIN};
 
-use crate::PinEntry;
 use crate::failure::{Context, Failure};
 use crate::page::{Answers, follow};
 use crate::world::{ALICE, SOON, World, eventually, ok};
@@ -45,29 +44,28 @@ impl Drop for Server {
     }
 }
 
-pub(crate) fn world(pin_entry: PinEntry) -> Result<World, Failure> {
-    let PinEntry::Keyboard = pin_entry;
+pub(crate) fn world() -> Result<World, Failure> {
     World::start(Environment::builder().card(Card::Ec))
 }
 
-pub(crate) fn ssh(pin_entry: PinEntry) -> Result<(), Failure> {
-    let _world = world(pin_entry)?;
+pub(crate) fn ssh() -> Result<(), Failure> {
+    let _world = world()?;
     let _sshd = Server::start("/usr/sbin/sshd", &["-D"], 22)?;
     follow("ssh.md", "", ANSWERS).map(|_| ())
 }
 
-pub(crate) fn git(pin_entry: PinEntry) -> Result<(), Failure> {
-    let _world = world(pin_entry)?;
+pub(crate) fn git() -> Result<(), Failure> {
+    let _world = world()?;
     follow("git.md", "", ANSWERS).map(|_| ())
 }
 
-pub(crate) fn login(pin_entry: PinEntry) -> Result<(), Failure> {
-    let _world = world(pin_entry)?;
+pub(crate) fn login() -> Result<(), Failure> {
+    let _world = world()?;
     follow("login.md", "", ANSWERS).map(|_| ())
 }
 
-pub(crate) fn curl(pin_entry: PinEntry) -> Result<(), Failure> {
-    let _world = world(pin_entry)?;
+pub(crate) fn curl() -> Result<(), Failure> {
+    let _world = world()?;
     let _server = tls_server()?;
     follow("tls.md", "", ANSWERS).map(|_| ())
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use pocketcard_dev::TEST_PIN;
 
-use crate::PinEntry;
 use crate::clients::world;
 use crate::failure::{Context, Failure, expect};
 use crate::screen::Screen;
@@ -84,8 +83,8 @@ fn prompts() -> usize {
     log().matches("Prompt greeter with").count()
 }
 
-pub(crate) fn lightdm(pin_entry: PinEntry) -> Result<(), Failure> {
-    let mut world = world(pin_entry)?;
+pub(crate) fn lightdm() -> Result<(), Failure> {
+    let mut world = world()?;
     let _none = set_up(Module::PamPkcs11)?;
     program("/usr/local/bin/x-server", X_SERVER)?;
     program("/usr/local/bin/story-session", SESSION_PROGRAM)?;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use pocketcard_dev::TEST_PIN;
 
-use crate::PinEntry;
 use crate::clients::world;
 use crate::failure::{Context, Failure, expect};
 use crate::screen::Screen;
@@ -46,8 +45,8 @@ impl Drop for Locker<'_> {
     }
 }
 
-pub(crate) fn i3lock(pin_entry: PinEntry) -> Result<(), Failure> {
-    let mut world = world(pin_entry)?;
+pub(crate) fn i3lock() -> Result<(), Failure> {
+    let mut world = world()?;
     let _none = set_up(Module::PamPkcs11)?;
     let screen = Screen::start(":5")?;
     let mut locker = Locker::start(&screen)?;

@@ -11,6 +11,7 @@ mod failure;
 mod greeter;
 mod locker;
 mod page;
+mod pin_pad;
 mod pty;
 mod screen;
 mod sign_in;
@@ -32,19 +33,9 @@ struct Arguments {
     /// Print the names of the stories.
     #[arg(long)]
     list: bool,
-    /// Where people enter the PIN.
-    #[arg(long, value_enum, default_value_t = PinEntry::Keyboard)]
-    pin_entry: PinEntry,
     /// Which story.
     #[arg(required_unless_present = "list")]
     story: Option<String>,
-}
-
-/// Where the PIN is entered. One more value is one more row in each table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum PinEntry {
-    /// On the computer
-    Keyboard,
 }
 
 /// The exit code by which a script says that it could not run, as automake's tests do.
@@ -61,7 +52,7 @@ fn main() -> ExitCode {
         eprintln!("login-story: no story is called {name:?}; see --list");
         return ExitCode::from(2);
     };
-    match world::is_throw_away().and_then(|()| (story.tell)(arguments.pin_entry)) {
+    match world::is_throw_away().and_then(|()| (story.tell)()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::CannotRun(reason)) => {
             say(&format!("SKIPPED: {reason}"));

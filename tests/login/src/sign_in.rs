@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use pocketcard_dev::{Card, Environment, TEST_PIN};
 
-use crate::PinEntry;
 use crate::failure::{Context, Failure, expect};
 use crate::pty::Dialogue;
 use crate::world::{ALICE, BOB, SOON, World, as_user, eventually, ok, say};
@@ -148,8 +147,7 @@ pub(crate) fn set_up(module: Module) -> Result<Option<Sssd>, Failure> {
 }
 
 /// The matrix of one module.
-pub(crate) fn matrix(module: Module, pin_entry: PinEntry) -> Result<(), Failure> {
-    let PinEntry::Keyboard = pin_entry;
+pub(crate) fn matrix(module: Module) -> Result<(), Failure> {
     let mut world = World::start(Environment::builder().card(Card::Ec))?;
     let before = tree()?;
     let sssd = set_up(module)?;
@@ -281,7 +279,7 @@ fn leaves(program: &Program, world: &mut World) -> Result<String, Failure> {
     Ok(format!("out after {:.1} s", started.elapsed().as_secs_f32()))
 }
 
-fn no_phone(program: &Program) -> Result<String, Failure> {
+pub(crate) fn no_phone(program: &Program) -> Result<String, Failure> {
     let mut dialogue = program.start()?;
     let started = Instant::now();
     dialogue.one_of(&PASSWORD_PROMPTS, AT_ONCE)?;

@@ -2,18 +2,19 @@
 
 use crate::failure::Failure;
 use crate::sign_in::{self, Module};
-use crate::{PinEntry, browser, clients, greeter, locker, twin};
+use crate::{browser, clients, greeter, locker, pin_pad, twin};
 
 pub(crate) struct Story {
     pub(crate) name: &'static str,
-    pub(crate) tell: fn(PinEntry) -> Result<(), Failure>,
+    pub(crate) tell: fn() -> Result<(), Failure>,
 }
 
-pub(crate) const STORIES: [Story; 11] = [
-    Story { name: "pam_pkcs11", tell: |pin_entry| sign_in::matrix(Module::PamPkcs11, pin_entry) },
-    Story { name: "pam_pkcs11-twin", tell: |pin_entry| twin::refused(Module::PamPkcs11, pin_entry) },
-    Story { name: "sssd", tell: |pin_entry| sign_in::matrix(Module::Sssd, pin_entry) },
-    Story { name: "sssd-twin", tell: |pin_entry| twin::refused(Module::Sssd, pin_entry) },
+pub(crate) const STORIES: [Story; 12] = [
+    Story { name: "pam_pkcs11", tell: || sign_in::matrix(Module::PamPkcs11) },
+    Story { name: "pam_pkcs11-twin", tell: || twin::refused(Module::PamPkcs11) },
+    Story { name: "pam_pkcs11-phone", tell: pin_pad::matrix },
+    Story { name: "sssd", tell: || sign_in::matrix(Module::Sssd) },
+    Story { name: "sssd-twin", tell: || twin::refused(Module::Sssd) },
     Story { name: "login-page", tell: clients::login },
     Story { name: "ssh", tell: clients::ssh },
     Story { name: "git", tell: clients::git },

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use pocketcard_dev::{Card, Environment, TEST_PIN};
 
+use crate::card;
 use crate::failure::{Context, Failure, expect};
 use crate::sign_in::{Module, PROGRAMS, Sssd, asked_for_pin, right_pin};
 use crate::world::{ALICE, SOON, World, ok, say};
-use crate::{PinEntry, card};
 
 /// An authority, and a certificate for whatever public key, in which everything else is always the same.
 const AUTHORITY: &str = r#"set -e
@@ -31,8 +31,7 @@ openssl x509 -inform DER -in old.der -noout -pubkey >public.pem
 openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -set_serial 42 -days 30 -force_pubkey public.pem \
     -extfile extensions -outform DER -out new.der"#;
 
-pub(crate) fn refused(module: Module, pin_entry: PinEntry) -> Result<(), Failure> {
-    let PinEntry::Keyboard = pin_entry;
+pub(crate) fn refused(module: Module) -> Result<(), Failure> {
     let mut world = World::start(Environment::builder().card(Card::Ec).slots(2))?;
     ok("bash", ["-c", AUTHORITY])?;
     for (index, reader) in ["0", "1"].into_iter().enumerate() {

@@ -71,29 +71,6 @@ const PACKAGES: [&str; 48] = [
 /// Packages of a root start no services.
 const POLICY: &str = "#!/bin/sh\nexit 101\n";
 
-/// Goes in. `$0`: the root, `$1`: an empty folder, `$2`: our programs, `$3`: the results, `$4`: the pages; the rest is what to
-/// run.
-const ENTER: &str = r#"set -e
-ip link set lo up
-echo machine >/proc/sys/kernel/hostname
-mount -t tmpfs -o size=4g,mode=755 tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=$0,upperdir=$1/upper,workdir=$1/work" "$1/root"
-cd "$1/root"
-mount -t proc proc proc
-mount -t sysfs sysfs sys
-mount -t tmpfs -o mode=755 tmpfs run
-mount -t tmpfs -o mode=1777 tmpfs tmp
-mkdir -p run/lock run/user run/sshd opt/pocketcard opt/results opt/docs
-mount --rbind /dev dev
-mount -t tmpfs -o mode=1777 tmpfs dev/shm
-mount --bind "$2" opt/pocketcard
-mount --bind "$3" opt/results
-mount --bind "$4" opt/docs
-shift 4
-exec env -i PATH=/opt/pocketcard:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root TERM=dumb \
-    POCKETCARD_BIN_DIR=/opt/pocketcard POCKETCARD_LOGIN_ROOT=1 chroot . "$@""#;
-
 /// The programs that the machine gets, copied, so that a build meanwhile changes nothing.
 const PROGRAMS: [&str; 5] = ["pocketcard", "pocketcardd", "virtual-phone", "libifd_pocketcard.so", "login-story"];
 
@@ -136,7 +113,7 @@ pub(super) fn enter(root: &Path, results: &Path, words: &[&str]) -> Command {
         "unshare",
         ["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"],
     );
-    unshare.args(["--", "sh", "-c", ENTER]).arg(root).arg(upper).arg(scratch("login/bin")).arg(results);
+    unshare.args(["--", "sh", "xtask/src/login/enter.sh"]).arg(root).arg(upper).arg(scratch("login/bin")).arg(results);
     unshare.arg(workspace().join("docs")).args(words);
     unshare
 }
