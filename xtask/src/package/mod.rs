@@ -153,6 +153,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn debians_changelog_knows_this_version() {
+        let text = fs::read_to_string(root().join("packaging/debian/changelog")).unwrap();
+        assert!(text.starts_with(&format!("pocketcard ({}-1) ", env!("CARGO_PKG_VERSION"))), "{text}");
+    }
+
+    #[test]
     fn the_packages_want_each_other_of_this_release() {
         let version = env!("CARGO_PKG_VERSION");
         let (release, _) = version.rsplit_once('.').unwrap();
