@@ -139,7 +139,8 @@ pub enum CardEvent {
         /// Tries that the host has left.
         pin_tries_left: u8,
     },
-    /// A host may no longer have the owner asked, because it was denied twice; or it may again, since the owner came.
+    /// A host may no longer have the owner asked, because it was denied twice; or it may again, since the owner came, or
+    /// forgot it.
     PromptsHeld {
         /// The host.
         host: HostId,

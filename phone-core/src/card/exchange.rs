@@ -209,7 +209,9 @@ impl Card {
             self.sessions.iter().filter(|(_, session)| session.host == host).map(|(id, _)| *id).collect();
         sessions.into_iter().for_each(|id| self.end_session(id));
         links.into_iter().for_each(|link| self.close(link, CloseReason::Revoked));
-        self.prompts.forget(host);
+        if self.prompts.forget(host) {
+            self.tell(CardEvent::PromptsHeld { host, held: false });
+        }
         self.permissions.remove(&host);
     }
 

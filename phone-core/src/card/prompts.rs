@@ -82,10 +82,11 @@ impl Prompts {
         if may { Verdict::Ask } else { Verdict::Held }
     }
 
-    /// A question of `host` about this ended without a yes.
+    /// A question of `host` about this ended without a yes. One that stands for itself leaves what was refused before.
     pub(super) fn refused(&mut self, host: HostId, subject: Option<Subject>, reason: RefusalReason, now: Timestamp) {
-        let refused = subject.map(|subject| Refused { subject, reason, at: now });
-        self.hosts.entry(host).or_default().refused = refused;
+        if let Some(subject) = subject {
+            self.hosts.entry(host).or_default().refused = Some(Refused { subject, reason, at: now });
+        }
     }
 
     /// The owner has answered the last question of `host`, whatever the answer is.
@@ -112,9 +113,9 @@ impl Prompts {
         hosts.into_iter().filter(|(_, prompts)| prompts.held).map(|(host, _)| host).collect()
     }
 
-    /// The host is no longer paired.
-    pub(super) fn forget(&mut self, host: HostId) {
-        self.hosts.remove(&host);
+    /// The host is no longer paired; `true` if it was held.
+    pub(super) fn forget(&mut self, host: HostId) -> bool {
+        self.hosts.remove(&host).is_some_and(|prompts| prompts.held)
     }
 }
 
@@ -150,6 +151,12 @@ mod tests {
         for reason in [RefusalReason::Denied, RefusalReason::Unanswered] {
             prompts.refused(HOST, Some(subject), reason, at(0));
             assert_eq!(prompts.ask(HOST, Some(subject), at(9)), Verdict::Refused(reason));
+            prompts.refused(HOST, None, RefusalReason::Unanswered, at(9));
+            assert_eq!(
+                prompts.ask(HOST, Some(subject), at(9)),
+                Verdict::Refused(reason),
+                "a PIN entry forgets nothing"
+            );
         }
         for other in others {
             assert_eq!(prompts.ask(HOST, Some(other), at(9)), Verdict::Ask);

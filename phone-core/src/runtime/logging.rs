@@ -1,6 +1,6 @@
 //! What of all that happens goes into the log.
 
-use pocketcard_protocol::time::Timestamp;
+use pocketcard_protocol::{messages::RefusalReason, time::Timestamp};
 
 use super::{LogEntry, LogOperation, LogResult, LoggedHost, PhoneEvent, log::wall_clock, run::Runtime};
 use crate::{
@@ -23,7 +23,8 @@ impl Runtime {
             CardEvent::ConnectionDecided { host, host_name, refused } => {
                 let host = Some(LoggedHost { host: *host, name: host_name.clone() });
                 let result = refused.map_or(LogResult::Done, LogResult::Refused);
-                return self.log(host, LogOperation::ConfirmConnection, result, true, now);
+                let asked = *refused != Some(RefusalReason::TooManyDenials);
+                return self.log(host, LogOperation::ConfirmConnection, result, asked, now);
             }
             CardEvent::Locked(locked) => {
                 let operation = if *locked { LogOperation::Lock } else { LogOperation::Unlock };

@@ -85,6 +85,8 @@ impl Runtime {
     }
 
     fn forget_all(&mut self, now: Timestamp) -> Result<(), PhoneError> {
+        // Else the host of a pairing that is under way would be the first of the new phone.
+        self.abort_pairing(now);
         let hosts: Vec<HostId> = self.hosts.all_permissions().into_iter().map(|(host, _)| host).collect();
         hosts.iter().try_for_each(|host| self.forget(host, now))
     }

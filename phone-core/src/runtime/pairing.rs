@@ -84,6 +84,21 @@ impl Runtime {
         }
     }
 
+    /// Ends a pairing whatever has been confirmed: no host is paired by it any more.
+    pub(super) fn abort_pairing(&mut self, now: Timestamp) {
+        let deciding = match &self.pairing {
+            Pairing::Closed => return,
+            Pairing::Scanned { .. } | Pairing::Compare { .. } => None,
+            Pairing::Deciding { link, .. } => Some(*link),
+        };
+        self.pairing_failed(PairingFailure::Cancelled, now);
+        if let Some((link, entry)) = deciding.and_then(|link| Some((link, self.links.get_mut(&link)?))) {
+            entry.told_closed = true;
+            entry.link.close(CloseReason::Declined, now);
+            self.touched.push(link);
+        }
+    }
+
     /// Ends a pairing for which no host has come in time. A link knows only since when it has been there itself, so a code that
     /// was scanned before it came up must be ended here.
     pub(super) fn expire_pairing(&mut self, now: Timestamp) {

@@ -163,6 +163,7 @@ fn a_host_that_was_forgotten_and_paired_again_begins_anew() {
     host.refusals(&mut card);
     is_held(&mut card, &mut host);
     card.handle(Input::HostForgotten(HostId::new([1; 32])));
+    assert!(card.out.events.contains(&CardEvent::PromptsHeld { host: HostId::new([1; 32]), held: false }));
     host.come_back(&mut card);
     may_ask(&mut card, &mut host);
 }

@@ -259,8 +259,8 @@ impl Host {
     }
 }
 
-/// Pairs up to the point where the phone has stored the pair and the host has not said that it did.
-fn pair_halfway(world: &mut World, identity: u8) -> (Host, PairKeys) {
+/// Pairs up to the point where both show the digits.
+fn shown_digits(world: &mut World, identity: u8) -> (Host, String) {
     let config = host_config(identity);
     let offer =
         Offer::new(&config.identity.public(), &config.name, &SystemEntropy, &Attempts::new(), world.now()).unwrap();
@@ -279,6 +279,13 @@ fn pair_halfway(world: &mut World, identity: u8) -> (Host, PairKeys) {
         unreachable!()
     };
     assert_eq!(shown, Some(digits.to_string()));
+    (host, digits.to_string())
+}
+
+/// Pairs up to the point where the phone has stored the pair and the host has not said that it did.
+fn pair_halfway(world: &mut World, identity: u8) -> (Host, PairKeys) {
+    let (mut host, _) = shown_digits(world, identity);
+    let phone = world.phone.clone();
     host.link.confirm_pairing(true, world.now());
     world.ask(phone.confirm_pairing(true)).unwrap();
     host.exchange(world);

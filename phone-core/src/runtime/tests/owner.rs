@@ -162,6 +162,20 @@ fn the_owner_allows_a_connection_of_a_host_that_may_not_connect_by_itself() {
 }
 
 #[test]
+fn the_log_does_not_say_that_the_owner_was_asked_who_was_spared_the_question() {
+    let mut world = World::new(&MemoryStore::new());
+    let pair = pair(&mut world, 1);
+    let id = hosts(&mut world)[0].host;
+    let phone = world.phone.clone();
+    let attended = Permissions { connect_unattended: false, ..Permissions::test_host() };
+    world.ask(phone.set_permissions(id, attended)).unwrap();
+    world.approver.hold(true);
+    let comings: Vec<_> = (0..7).map(|_| world.open(1, &pair, Vec::new())).collect();
+    assert!(lines(&mut world).contains(&"Host 1: confirm_connection too_many_denials".to_owned()));
+    drop(comings);
+}
+
+#[test]
 fn the_log_says_who_did_what_and_how_it_ended_and_nothing_else() {
     let store = MemoryStore::new();
     let mut world = World::new(&store);

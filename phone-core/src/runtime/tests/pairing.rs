@@ -73,6 +73,32 @@ fn one_pairing_at_a_time_and_two_minutes_for_it() {
     assert!(world.ask(phone.scan("pocketcard:nonsense")).is_err());
 }
 
+#[test]
+fn a_factory_reset_ends_a_pairing_in_whatever_state_it_is() {
+    let store = MemoryStore::new();
+    let mut world = World::new(&store);
+    let phone = world.phone.clone();
+    world.ask(phone.compare()).unwrap();
+    world.ask(phone.factory_reset()).unwrap();
+    world.event(|event| matches!(event, PhoneEvent::PairingFailed { reason: PairingFailure::Cancelled }));
+
+    let (mut host, digits) = shown_digits(&mut world, 1);
+    host.link.confirm_pairing(true, world.now());
+    world.ask(phone.factory_reset()).unwrap();
+    world.event(|event| matches!(event, PhoneEvent::PairingFailed { reason: PairingFailure::Cancelled }));
+    assert!(matches!(world.ask(phone.confirm_pairing(true)), Err(PhoneError::NoPairing)), "{digits}");
+    host.exchange(&mut world);
+    assert!(host.closed().is_some() && hosts(&mut world).is_empty());
+
+    let (mut host, _) = pair_halfway(&mut world, 1);
+    world.ask(phone.factory_reset()).unwrap();
+    host.link.pair_stored(world.now());
+    host.exchange(&mut world);
+    assert!(host.closed().is_some() && hosts(&mut world).is_empty());
+    world.ask(phone.compare()).expect("no pairing is under way");
+    assert!(!store.load().unwrap().iter().any(|(name, _)| name.starts_with("host/")));
+}
+
 /// What a phone's `Info` says about pairing by a scanned code.
 fn ready_for_scanned(info: &[u8]) -> bool {
     info[3] & 1 != 0
