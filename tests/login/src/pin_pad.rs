@@ -11,7 +11,7 @@ use crate::sign_in::{Module, PROGRAMS, Program, no_phone, set_up};
 use crate::world::{SOON, World, say};
 
 /// What people are told to do.
-const TOLD: &str = "on the pinpad";
+const TOLD: &str = "Enter your Phone PIN on the pinpad";
 /// What they are told whatever went wrong: pam_pkcs11 has one word for all of it.
 const REFUSED: &str = "Wrong smartcard PIN";
 /// A phone that leaves while it asks: when the person has to know.
@@ -45,7 +45,7 @@ fn asked(program: &Program, world: &mut World) -> Result<(Dialogue, Value), Fail
     dialogue.expect(TOLD, SOON)?;
     let question =
         world.environment.phone(0)?.wait_event("asking for the PIN", SOON, |event| event["event"] == "pin_asked")?;
-    Ok((dialogue, question["id"].clone()))
+    Ok((dialogue, question.get("id").cloned().unwrap_or_default()))
 }
 
 fn entered(program: &Program, world: &mut World, pin: &str, lets_in: bool) -> Result<String, Failure> {
