@@ -65,7 +65,7 @@ impl Services {
             match original.or(text) {
                 Some(text) => match with_rule(&text) {
                     Some(new) => found.changed.push((name.clone(), new)),
-                    None if named.is_empty() => found.covered.push(name.clone()),
+                    None if named.is_empty() => {}
                     None => found.unfit.push(name.clone()),
                 },
                 None if named.is_empty() => {}
@@ -76,7 +76,22 @@ impl Services {
             let shown = if named.is_empty() { "none has the usual line".to_owned() } else { named.join(", ") };
             return Err(LoginError::NoService(shown));
         }
+        let is_changed = |name: &str| found.changed.iter().any(|(changed, _)| changed == name);
+        for name in USUAL.into_iter().filter(|name| !is_changed(name)) {
+            let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
+            if text.lines().filter_map(included).any(is_changed) {
+                found.covered.push(name.to_owned());
+            }
+        }
         Ok(found)
+    }
+}
+
+/// The service whose way of asking a line takes over. Spec: pam.d(5)
+fn included(line: &str) -> Option<&str> {
+    match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["@include", name] | ["auth" | "-auth", "include" | "substack", name] => Some(name),
+        _ => None,
     }
 }
 
@@ -113,13 +128,17 @@ mod tests {
             ("common-auth", ""),
             ("su", "# common-auth\nauth sufficient pam_rootok.so\n@include common-auth\n@include common-account\n"),
             ("su-l", "auth include su\n"),
+            ("i3lock", "auth include login\n"),
             ("twice", "@include common-auth\n@include common-auth\n"),
         ]);
         let found = Services::find(root.path(), &[], |_| None).unwrap();
         let su =
             "# common-auth\nauth sufficient pam_rootok.so\nauth substack pocketcard-auth\n@include common-account\n";
         assert_eq!(found.changed, [("su".to_owned(), su.to_owned())]);
+        // i3lock asks as login does, which is not there.
         assert_eq!(found.covered, ["su-l"]);
+        let again = Services::find(root.path(), &["su".to_owned()], |_| None).unwrap();
+        assert_eq!(again.covered, ["su-l"], "also when services are named, as at every later set-up");
         for named in ["su-l", "twice", "nothing", "../passwd", "", "pocketcard-auth"] {
             let error = Services::find(root.path(), &[named.to_owned()], |_| None).unwrap_err();
             assert!(matches!(error, LoginError::NoService(_)), "{named}: {error}");
