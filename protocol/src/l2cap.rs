@@ -25,6 +25,10 @@ pub const DOUBT: Duration = Duration::from_secs(600);
 /// Channels that a phone takes at once.
 pub const CHANNELS_LIMIT: usize = 8;
 
+/// Bytes that may wait for a peer to take them: a few of the longest messages. A peer that takes a little now and then while
+/// it asks for more would have them grow for ever.
+pub const WAITING_LIMIT: usize = 256 * 1024;
+
 /// The number by which a phone's channel is asked for: an LE PSM that the phone's system chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Psm(u16);
@@ -118,8 +122,13 @@ impl L2capLayer {
     /// Puts a message behind what waits.
     ///
     /// # Errors
-    /// [`L2capError::Frame`] if a stream cannot carry it.
+    /// [`L2capError::Frame`] if a stream cannot carry it; [`L2capError::Stalled`] above [`WAITING_LIMIT`].
     pub fn push(&mut self, message: &[u8], now: Timestamp) -> Result<(), L2capError> {
+        if self.waiting().len().saturating_add(message.len()) > WAITING_LIMIT {
+            return Err(L2capError::Stalled);
+        }
+        self.out.drain(..self.sent);
+        self.sent = 0;
         stream::encode_into(message, &mut self.out)?;
         self.taken_due.get_or_insert(now + NEXT_FRAGMENT);
         Ok(())
@@ -249,6 +258,28 @@ mod tests {
         layer.handle_bytes(&[2, 0, 0, 0, 9], at(1.0));
         assert_eq!(layer.poll_message(), Ok(Some(vec![1, 2])));
         assert_eq!((layer.next_due, layer.whole_due), (Some(at(3.0)), Some(at(31.0))));
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_that_takes_little_has_an_end() {
+        let mut layer = L2capLayer::new(4096);
+        let mut pushed = 0;
+        let end = loop {
+            match layer.push(&[7; 1000], at(0.0)) {
+                Ok(()) => pushed += 1,
+                Err(error) => break error,
+            }
+            layer.written(1, at(0.0));
+            assert!(layer.out.len() <= WAITING_LIMIT + 4 && pushed < 1000);
+        };
+        assert_eq!((end, pushed), (L2capError::Stalled, 261));
+        // One that takes nearly all goes on for ever, and what it took is not kept.
+        let mut layer = L2capLayer::new(4096);
+        for _ in 0..1000 {
+            layer.push(&[7; 1000], at(0.0)).unwrap();
+            layer.written(layer.waiting().len() - 1, at(0.0));
+        }
+        assert!(layer.out.len() < 2 * 1004, "{}", layer.out.len());
     }
 
     #[test]
