@@ -253,7 +253,7 @@ impl<'a> Enrolment<'a> {
 
     async fn make_and_certify(
         &self,
-        session: &Session<'_>,
+        session: &Session,
         pin: &[u8; 8],
         new: NewKey,
         names: &Names,
@@ -272,7 +272,7 @@ impl<'a> Enrolment<'a> {
 }
 
 /// Makes a key, and sees to it that no certificate of the one before it stays.
-async fn make(session: &Session<'_>, new: NewKey) -> Result<CardKey, EnrolmentError> {
+async fn make(session: &Session, new: NewKey) -> Result<CardKey, EnrolmentError> {
     let key = session.generate(new.slot, new.algorithm, new.policies).await?;
     if session.certificate(new.slot).await?.is_some() {
         session.remove_certificate(new.slot).await?;

@@ -35,14 +35,13 @@ const SHA256_DIGEST_INFO: [u8; 19] =
 const RSA_LENGTH: usize = 256;
 
 /// The owner's card session while enrolment has it. Ends with a reset, so that no verified PIN stays behind.
-pub(super) struct Session<'a> {
-    phone: &'a Phone,
-    _exclusive: OwnerSession,
+pub(super) struct Session {
+    exclusive: OwnerSession,
 }
 
-impl<'a> Session<'a> {
-    pub(super) fn begin(phone: &'a Phone) -> Result<Self, EnrolmentError> {
-        Ok(Self { phone, _exclusive: phone.owner_session().ok_or(EnrolmentError::Busy)? })
+impl Session {
+    pub(super) fn begin(phone: &Phone) -> Result<Self, EnrolmentError> {
+        Ok(Self { exclusive: phone.owner_session().ok_or(EnrolmentError::Busy)? })
     }
 
     /// Makes a key; the one that was in the slot is destroyed.
@@ -156,7 +155,7 @@ impl<'a> Session<'a> {
         data: &[u8],
         le: Option<u32>,
     ) -> Result<Zeroizing<Vec<u8>>, EnrolmentError> {
-        let response = self.phone.local_transmit(Command::new(0, ins, p1, p2, data, le)?).await?;
+        let response = self.exclusive.transmit(Command::new(0, ins, p1, p2, data, le)?).await?;
         if response.status().is_success() {
             Ok(Zeroizing::new(response.data().to_vec()))
         } else {

@@ -332,6 +332,20 @@ fn progress_is_told_key_by_key() {
 }
 
 #[test]
+fn what_was_begun_before_a_factory_reset_leaves_nothing_on_the_new_card() {
+    enrolled(async |phone, _| {
+        let session = Session::begin(phone).unwrap();
+        session.generate(Slot::Authentication, KeyAlgorithm::EccP256, RequestedPolicies::default()).await.unwrap();
+        phone.factory_reset().await.unwrap();
+        let refused = session.store(Slot::Authentication, &[0x30, 0x00]).await;
+        assert!(matches!(refused, Err(EnrolmentError::Refused { status: StatusWord::NoDiagnosis, .. })), "{refused:?}");
+        drop(session);
+        let contents = Enrolment::new(phone, &SystemEntropy).slots().await.unwrap();
+        assert!(contents.iter().all(|content| content.certificate.is_none()));
+    });
+}
+
+#[test]
 fn after_a_factory_reset_there_is_nothing_but_the_log() {
     let store = MemoryStore::new();
     let commands = Mutex::new(Vec::new());

@@ -22,6 +22,16 @@ const RESET: u8 = 0xFB;
 pub(crate) struct OwnerSession {
     phone: Phone,
     busy: Arc<AtomicBool>,
+    /// Factory resets before it.
+    resets: u64,
+}
+
+impl OwnerSession {
+    /// Gives the card a command of this session. One that comes after a factory reset is answered `6F 00`: what was begun with
+    /// the old card must leave nothing on the new one.
+    pub(crate) async fn transmit(&self, command: Command) -> Result<Response, PhoneError> {
+        self.phone.transmit_after(Some(self.resets), command).await
+    }
 }
 
 impl Drop for OwnerSession {
@@ -35,7 +45,11 @@ impl Phone {
     /// The owner's card session; `None` while somebody else has it.
     pub(crate) fn owner_session(&self) -> Option<OwnerSession> {
         let free = self.owner_busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        free.then(|| OwnerSession { phone: self.clone(), busy: Arc::clone(&self.owner_busy) })
+        free.then(|| OwnerSession {
+            phone: self.clone(),
+            busy: Arc::clone(&self.owner_busy),
+            resets: self.factory_resets.load(Ordering::Acquire),
+        })
     }
 
     /// Changes what a host may do. It holds with the host's next command, and at once for what waits: a question about a key
@@ -84,7 +98,11 @@ impl Phone {
     /// # Errors
     /// [`PhoneError::Stopped`]
     pub async fn local_transmit(&self, command: Command) -> Result<Response, PhoneError> {
-        self.ask(|reply| Mail::Local { command, reply }).await.ok_or(PhoneError::Stopped)
+        self.transmit_after(None, command).await
+    }
+
+    async fn transmit_after(&self, resets: Option<u64>, command: Command) -> Result<Response, PhoneError> {
+        self.ask(|reply| Mail::Local { command, resets, reply }).await.ok_or(PhoneError::Stopped)
     }
 
     /// The owner chooses PIN and PUK, for the first time or again; whoever calls this has made sure that it is the owner.
@@ -135,6 +153,7 @@ impl Phone {
     /// # Errors
     /// [`PhoneError::Store`], [`PhoneError::Stopped`]
     pub async fn factory_reset(&self) -> Result<(), PhoneError> {
+        self.factory_resets.fetch_add(1, Ordering::Release);
         // Keys that are being made are given up, and the PIV application is selected.
         self.local_reset();
         let response = self.local_transmit(command(RESET, 0, &[])?).await?;
@@ -151,9 +170,9 @@ impl Phone {
     }
 
     async fn change(&self, reference: u8, current: &[u8; 8], new: &[u8; 8]) -> Result<(), PhoneError> {
-        let _session = self.owner_session().ok_or(PhoneError::Busy)?;
+        let session = self.owner_session().ok_or(PhoneError::Busy)?;
         let data = Zeroizing::new([*current, *new].concat());
-        let response = self.local_transmit(command(CHANGE_REFERENCE_DATA, reference, &data)?).await?;
+        let response = session.transmit(command(CHANGE_REFERENCE_DATA, reference, &data)?).await?;
         match response.status() {
             StatusWord::Success => Ok(()),
             StatusWord::RemainingTries(tries_left) => Err(PhoneError::WrongPin { tries_left }),

@@ -145,6 +145,8 @@ pub(super) enum Mail {
     UnlockCard,
     Local {
         command: Command,
+        /// Factory resets before the session that it belongs to; `None` if it belongs to none.
+        resets: Option<u64>,
         reply: Reply<Response>,
     },
     ChoosePin {
@@ -169,7 +171,8 @@ pub(super) enum Mail {
 pub(super) fn mailbox() -> (Phone, Receiver<Mail>) {
     let (mail, mailbox) = async_channel::unbounded();
     let next_link = Arc::new(AtomicU64::new(1));
-    (Phone { mail, next_link, owner_busy: Arc::new(AtomicBool::new(false)) }, mailbox)
+    let (owner_busy, factory_resets) = (Arc::default(), Arc::default());
+    (Phone { mail, next_link, owner_busy, factory_resets }, mailbox)
 }
 
 /// The handle of a running phone. Cheap to clone; works from any thread; needs no executor.
@@ -179,6 +182,8 @@ pub struct Phone {
     next_link: Arc<AtomicU64>,
     /// Whether somebody has the owner's card session to themselves.
     pub(super) owner_busy: Arc<AtomicBool>,
+    /// Factory resets since the start, each counted before the card hears of it.
+    pub(super) factory_resets: Arc<AtomicU64>,
 }
 
 impl Phone {

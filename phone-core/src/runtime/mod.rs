@@ -140,7 +140,7 @@ pub async fn phone(
     sweep(&*parts.keystore, &card.key_handles()).await;
     let (phone, mailbox) = mailbox::mailbox();
     let setup = links::Setup::new(identity, config.name, config.software, config.versions, &hosts, &parts);
-    let runtime = run::Runtime::new(mailbox, setup, hosts, card, log, parts);
+    let runtime = run::Runtime::new(mailbox, Arc::clone(&phone.factory_resets), setup, hosts, card, log, parts);
     Ok((phone, runtime.run()))
 }
 

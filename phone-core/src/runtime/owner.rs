@@ -1,6 +1,13 @@
 //! What the owner asks for, and what transports report.
 
-use pocketcard_protocol::{apdu::Response, link::CloseReason, messages::peer_name, time::Timestamp};
+use std::sync::atomic::Ordering;
+
+use pocketcard_protocol::{
+    apdu::{Response, StatusWord},
+    link::CloseReason,
+    messages::peer_name,
+    time::Timestamp,
+};
 
 use super::{
     LogOperation, LogResult, PhoneEvent,
@@ -43,7 +50,12 @@ impl Runtime {
             Mail::Announce(event) => self.tell(|| event),
             Mail::LockCard => self.lock(true, now),
             Mail::UnlockCard => self.lock(false, now),
-            Mail::Local { command, reply } => {
+            Mail::Local { resets: Some(before), reply, .. }
+                if before != self.factory_resets.load(Ordering::Acquire) =>
+            {
+                drop(reply.try_send(Response::status_only(StatusWord::NoDiagnosis)));
+            }
+            Mail::Local { command, reply, .. } => {
                 let request = self.local_request(reply);
                 self.card.handle(Input::Local { request, command }, now);
             }

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -68,6 +68,7 @@ pub(super) struct Runtime {
     /// Those of [`Self::locals`] with which the owner chooses a PIN.
     pub(super) choosing: BTreeSet<u64>,
     pub(super) next_local: u64,
+    pub(super) factory_resets: Arc<AtomicU64>,
     pub(super) subscribers: Vec<Sender<PhoneEvent>>,
     pub(super) stopping: Option<Reply<()>>,
     clock: Arc<dyn Clock>,
@@ -75,7 +76,15 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    pub(super) fn new(mailbox: Receiver<Mail>, setup: Setup, hosts: Hosts, card: Card, log: Log, parts: Parts) -> Self {
+    pub(super) fn new(
+        mailbox: Receiver<Mail>,
+        factory_resets: Arc<AtomicU64>,
+        setup: Setup,
+        hosts: Hosts,
+        card: Card,
+        log: Log,
+        parts: Parts,
+    ) -> Self {
         Self {
             mailbox: Box::pin(mailbox),
             setup,
@@ -90,6 +99,7 @@ impl Runtime {
             locals: HashMap::new(),
             choosing: BTreeSet::new(),
             next_local: 0,
+            factory_resets,
             subscribers: Vec::new(),
             stopping: None,
             clock: parts.clock,
