@@ -44,7 +44,7 @@ impl Mapping {
         authority: Option<Certificate>,
     ) -> Result<Self, LoginError> {
         let of = certificate.tbs_certificate();
-        let issuer = of.issuer().to_string();
+        let issuer = shown(&of.issuer().to_string());
         let self_signed = of.issuer() == of.subject();
         let authority = authority.filter(|authority| authority.tbs_certificate().subject() == of.issuer());
         if !self_signed && authority.is_none() {
@@ -56,7 +56,7 @@ impl Mapping {
             user: user.to_owned(),
             phone: phone.name.clone(),
             phone_id: phone.id.clone(),
-            subject: of.subject().to_string(),
+            subject: shown(&of.subject().to_string()),
             issuer,
             sha256: fingerprint(&certificate.to_der().map_err(|_| LoginError::BadCertificate)?),
             certificate: pem(certificate)?,
@@ -116,6 +116,16 @@ pub(super) fn check_user(root: &Path, user: &str) -> Result<(), LoginError> {
         passwd.lines().any(|line| line.split(':').next() == Some(user))
     };
     if exists { Ok(()) } else { Err(LoginError::NoSuchUser(user.to_owned())) }
+}
+
+/// A name out of a certificate without characters that steer a terminal or turn a line around: whoever made the certificate
+/// chose it, and whoever sets up a login decides by what is shown.
+fn shown(name: &str) -> String {
+    let escaped = |character: char| match character {
+        '\\' | '"' | '\'' => character.to_string(),
+        other => other.escape_debug().to_string(),
+    };
+    name.chars().map(escaped).collect()
 }
 
 /// A fingerprint, as openssl prints it and pam_pkcs11's digest mapper compares it.
@@ -178,6 +188,12 @@ ooj+P0LHDAIgBiIHIAjM66H0D7YQ+OX/VdKZ3R2yLPm89AljGqe7TLo=
         assert_eq!(mapping.certificate, CERTIFICATE);
         assert!(same_fingerprint(&shown.replace(':', "").to_lowercase(), &mapping.sha256));
         assert!(!same_fingerprint(&shown[3..], &mapping.sha256));
+    }
+
+    #[test]
+    fn a_name_in_a_certificate_steers_no_terminal() {
+        assert_eq!(shown("CN=J\u{FC}rgen \\+ \"O'Hara\""), "CN=J\u{FC}rgen \\+ \"O'Hara\"");
+        assert_eq!(shown("CN=\u{9B}2K\u{202E}x\n"), r"CN=\u{9b}2K\u{202e}x\n");
     }
 
     #[test]
