@@ -104,7 +104,15 @@ impl App {
     pub(super) fn question(&mut self, question: Question) {
         match question {
             Question::Asked { id, asked } => self.prompts.push_back(Prompt::new(id, asked)),
-            Question::Gone { id } => self.prompts.retain(|prompt| prompt.id() != Some(id)),
+            Question::Gone { id } => {
+                let shown = self.prompt().filter(|prompt| prompt.id() == Some(id));
+                // What is still being typed must become neither the answer to the next question nor a key of the page behind.
+                let over = shown.is_some_and(|prompt| prompt.is_being_typed() || self.prompts.len() > 1);
+                self.prompts.retain(|prompt| prompt.id() != Some(id));
+                if over {
+                    self.prompts.push_front(Prompt::Over);
+                }
+            }
         }
         self.answering &= !self.prompts.is_empty();
     }

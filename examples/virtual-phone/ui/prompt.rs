@@ -10,10 +10,28 @@ use crate::approver::Asked;
 
 /// Something that the owner must answer.
 pub(super) enum Prompt {
-    Digits { digits: String, host: String },
-    Approval { id: u64, host: String, text: String, answer: Sender<ApprovalDecision> },
-    Pin { id: u64, entry: PinEntry, answer: Sender<PinAnswer> },
-    Owner { id: u64, host: String, answer: Sender<OwnerDecision> },
+    Digits {
+        digits: String,
+        host: String,
+    },
+    Approval {
+        id: u64,
+        host: String,
+        text: String,
+        answer: Sender<ApprovalDecision>,
+    },
+    Pin {
+        id: u64,
+        entry: PinEntry,
+        answer: Sender<PinAnswer>,
+    },
+    Owner {
+        id: u64,
+        host: String,
+        answer: Sender<OwnerDecision>,
+    },
+    /// The question that was here is over, and its owner may not have seen that yet.
+    Over,
 }
 
 /// A PIN or PUK that is being typed, and a new one twice where that is asked for.
@@ -46,7 +64,7 @@ impl Prompt {
     /// The number of the card's question; the digits of a pairing are none.
     pub(super) const fn id(&self) -> Option<u64> {
         match self {
-            Self::Digits { .. } => None,
+            Self::Digits { .. } | Self::Over => None,
             Self::Approval { id, .. } | Self::Pin { id, .. } | Self::Owner { id, .. } => Some(*id),
         }
     }
@@ -84,6 +102,10 @@ impl Prompt {
                 Some(entered) => drop(answer.try_send(entered)),
                 None => return Answered::NotYet,
             },
+            Self::Over => match key {
+                KeyCode::Enter | KeyCode::Esc => {}
+                _ => return Answered::NotYet,
+            },
         }
         Answered::Done
     }
@@ -96,12 +118,18 @@ impl Prompt {
         }
     }
 
+    /// Whether something was typed that has not gone out.
+    pub(super) fn is_being_typed(&self) -> bool {
+        matches!(self, Self::Pin { entry, .. } if entry.fields.iter().any(|field| !field.value().is_empty()))
+    }
+
     pub(super) const fn title(&self) -> &'static str {
         match self {
             Self::Digits { .. } => "Does the computer show the same digits?",
             Self::Approval { .. } => "Approve?",
             Self::Pin { entry, .. } => entry.title(),
             Self::Owner { .. } => "Face or finger (stand-in)",
+            Self::Over => "Too late",
         }
     }
 
@@ -111,6 +139,7 @@ impl Prompt {
             Self::Digits { .. } | Self::Approval { .. } => "y yes    n no",
             Self::Pin { .. } => "Enter goes on    Esc cancel",
             Self::Owner { .. } => "y it is the owner    n it is not    Esc cancel",
+            Self::Over => "Esc goes on",
         }
     }
 }

@@ -199,6 +199,7 @@ fn prompt_lines(prompt: &Prompt) -> Vec<Line<'_>> {
         }
         Prompt::Approval { host, text, .. } => vec![Line::from(format!("{host} wants to {text}."))],
         Prompt::Owner { host, .. } => vec![Line::from(format!("{host} wants to know that it is you."))],
+        Prompt::Over => vec![Line::from("The computer no longer waits for an answer.")],
         Prompt::Pin { entry, .. } => {
             let wish = Line::from(format!("{} wants to {}.", entry.host, words::pin_wish(entry.purpose)));
             let mut lines = vec![wish, Line::from(format!("{} tries left.", entry.tries_left))];
