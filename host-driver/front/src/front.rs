@@ -139,7 +139,7 @@ impl Front {
 
     /// Takes a message of the phone.
     pub fn handle_envelope(&mut self, envelope: Envelope, now: Timestamp) {
-        if let Err(error) = self.take(envelope) {
+        if let Err(error) = self.take(envelope, now) {
             self.handle_link_closed(now);
             self.outputs.push_back(Output::Close(error));
         }
@@ -182,7 +182,7 @@ impl Front {
             return self.reply(Reply::Response(window));
         }
         // Ahead of the command, so that the next one need not go to the phone, too.
-        let fetch = is_worth_a_snapshot(&command).then(|| self.session.fetch()).flatten();
+        let fetch = is_worth_a_snapshot(&command).then(|| self.session.fetch(now)).flatten();
         self.outputs.extend(fetch.map(Output::Send));
         let transmit = self.session.transmit(command, now + self.config.transmit_limit);
         self.outputs.extend(transmit.map(Output::Send));
@@ -235,11 +235,11 @@ impl Front {
         self.outputs.pop_front()
     }
 
-    fn take(&mut self, envelope: Envelope) -> Result<(), FrontError> {
+    fn take(&mut self, envelope: Envelope, now: Timestamp) -> Result<(), FrontError> {
         // A message that this version does not know: the link answers it.
         let Some(body) = envelope.body else { return Ok(()) };
         match body {
-            Body::Opened(opened) => self.opened(opened),
+            Body::Opened(opened) => self.opened(opened, now),
             Body::Response(response) => self.response(response),
             Body::Pending(pending) => {
                 if let Some(reason) = self.session.pending(&pending)? {
@@ -252,7 +252,7 @@ impl Front {
                 self.card_state(state)
             }
             Body::SecurityState(state) => self.session.security_state(&state),
-            Body::SnapshotPage(page) => self.page(&page),
+            Body::SnapshotPage(page) => self.page(&page, now),
             Body::Unsupported(_) => {
                 if self.session.unsupported()? {
                     self.reply(Reply::Failed(Failure::Unsupported));
@@ -278,7 +278,7 @@ impl Front {
         }
     }
 
-    fn opened(&mut self, mut opened: Opened) -> Result<(), FrontError> {
+    fn opened(&mut self, mut opened: Opened, now: Timestamp) -> Result<(), FrontError> {
         if let Opening::New { cancelled } = self.session.opened(&mut opened)? {
             if cancelled {
                 self.reply(Reply::Failed(Failure::NotPresent));
@@ -290,12 +290,12 @@ impl Front {
         }
         self.outputs.extend(self.session.go_on().map(Output::Send));
         // Now, while nobody waits for anything.
-        self.outputs.extend(self.session.fetch().map(Output::Send));
+        self.outputs.extend(self.session.fetch(now).map(Output::Send));
         Ok(())
     }
 
-    fn page(&mut self, page: &SnapshotPage) -> Result<(), FrontError> {
-        match self.session.page(page)? {
+    fn page(&mut self, page: &SnapshotPage, now: Timestamp) -> Result<(), FrontError> {
+        match self.session.page(page, now)? {
             Loaded::Nothing => {}
             Loaded::Next(fetch) => self.outputs.push_back(Output::Send(fetch)),
             Loaded::Snapshot(snapshot) => self.outputs.push_back(Output::Snapshot(snapshot)),

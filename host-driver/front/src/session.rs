@@ -225,15 +225,15 @@ impl Session {
     }
 
     /// Asks the phone for what it announces to everybody, if that is not held or on its way.
-    pub(crate) fn fetch(&mut self) -> Option<Envelope> {
+    pub(crate) fn fetch(&mut self, now: Timestamp) -> Option<Envelope> {
         let State::Open(open) = &self.state else { return None };
-        self.cache.fetch(open.number, open.knowledge.snapshot())
+        self.cache.fetch(open.number, open.knowledge.snapshot(), now)
     }
 
     /// A page of that.
-    pub(crate) fn page(&mut self, page: &SnapshotPage) -> Result<Loaded, FrontError> {
+    pub(crate) fn page(&mut self, page: &SnapshotPage, now: Timestamp) -> Result<Loaded, FrontError> {
         let State::Open(open) = &self.state else { return Err(FrontError::OutOfOrder) };
-        Ok(self.cache.page(open.number, page, open.knowledge.snapshot()))
+        Ok(self.cache.page(open.number, page, open.knowledge.snapshot(), now))
     }
 
     /// Takes a snapshot that was kept elsewhere, or none.
