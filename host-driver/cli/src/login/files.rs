@@ -26,6 +26,8 @@ struct Entry {
     original: Option<Original>,
     /// SHA-256 of what was written, in hexadecimal.
     written: String,
+    /// The same of what we had written before that, which is still there if we were stopped half-way.
+    replaced: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +125,7 @@ impl Entry {
         let now = fs::read(root.join(&self.path)).ok();
         let before = self.original.as_ref().and_then(|original| fs::read(copy(root, original)).ok());
         match &now {
-            Some(now) if digest(now) == self.written => State::Written,
+            Some(now) if [Some(&self.written), self.replaced.as_ref()].contains(&Some(&digest(now))) => State::Written,
             now if *now == before => State::Before,
             _ => State::Changed,
         }
@@ -149,11 +151,13 @@ pub(super) fn apply(root: &Path, plan: &Plan) -> Result<Vec<PathBuf>, LoginError
     for NewFile { path, content, .. } in files() {
         let written = digest(content.as_bytes());
         if let Some(entry) = journal.entries.iter_mut().find(|entry| entry.path == *path) {
+            let ours = read(&root.join(path))?.filter(|_| entry.state(root) == State::Written);
+            entry.replaced = ours.as_deref().map(digest);
             entry.written = written;
             continue;
         }
         let original = keep(root, path)?;
-        journal.entries.push(Entry { path: path.clone(), original, written });
+        journal.entries.push(Entry { path: path.clone(), original, written, replaced: None });
     }
     journal.save(root)?;
     for NewFile { path, content, mode } in files() {
@@ -367,6 +371,28 @@ mod tests {
                 tree.into_iter().map(|(path, _, bytes)| (path, bytes)).collect()
             };
             assert_eq!(content(tree(root.path())), content(before.clone()), "{written} files written");
+        }
+    }
+
+    #[test]
+    fn whatever_stops_the_second_set_up_half_way_can_be_undone() {
+        let root = debian();
+        let before = tree(root.path());
+        let plan = |users: &[&str]| Plan::new(root.path(), &mappings(users), &[]).unwrap();
+        let files = plan(&["alice"]).files;
+        for written in 0..=files.len() {
+            set_up(root.path(), &["alice"]);
+            apply(root.path(), &plan(&["alice", "carol"])).unwrap();
+            for NewFile { path, content, .. } in files.iter().skip(written) {
+                fs::write(root.path().join(path), content).unwrap();
+            }
+            // And once more, the third time.
+            apply(root.path(), &plan(&["carol"])).unwrap();
+            for NewFile { path, content, .. } in files.iter().skip(written) {
+                fs::write(root.path().join(path), content).unwrap();
+            }
+            undo(root.path(), false).unwrap();
+            assert_eq!(tree(root.path()), before, "{written} files written");
         }
     }
 
