@@ -43,6 +43,16 @@ impl Permissions {
         Self { keys: BTreeSet::new(), typed_pin: false, administer: false, connect_unattended: false }
     }
 
+    /// What both permit.
+    pub(crate) fn common(&self, other: &Self) -> Self {
+        Self {
+            keys: self.keys.intersection(&other.keys).copied().collect(),
+            typed_pin: self.typed_pin && other.typed_pin,
+            administer: self.administer && other.administer,
+            connect_unattended: self.connect_unattended && other.connect_unattended,
+        }
+    }
+
     /// Whether the key in this slot may be used.
     pub fn allows_key(&self, slot: Slot) -> bool {
         self.keys.contains(&slot)

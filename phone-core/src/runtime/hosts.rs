@@ -154,8 +154,14 @@ impl Hosts {
         self.about.keys().map(|host| (*host, self.permissions(host))).collect()
     }
 
+    /// If the store fails nothing is given, but what is taken back is gone until the next start.
     pub(super) fn set_permissions(&mut self, host: &HostId, permissions: &Permissions) -> Result<bool, StoreError> {
-        self.change(host, |about| about.permissions = Some(permissions.into()))
+        let left = self.permissions(host).common(permissions);
+        let stored = self.change(host, |about| about.permissions = Some(permissions.into()));
+        if let (Err(_), Some(about)) = (&stored, self.about.get_mut(host)) {
+            about.permissions = Some((&left).into());
+        }
+        stored
     }
 
     /// Makes a pair durable. Until [`Hosts::confirm`] it is provisional.

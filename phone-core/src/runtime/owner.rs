@@ -100,15 +100,21 @@ impl Runtime {
         // Else the host of a pairing that is under way would be the first of the new phone.
         self.abort_pairing(now);
         let hosts: Vec<HostId> = self.hosts.all_permissions().into_iter().map(|(host, _)| host).collect();
-        hosts.iter().try_for_each(|host| self.forget(host, now))
+        // All of them, whatever becomes of one: each is out until the next start even if the store fails.
+        let forgotten: Vec<_> = hosts.iter().map(|host| self.forget(host, now)).collect();
+        forgotten.into_iter().collect()
     }
 
     fn set_permissions(&mut self, host: HostId, permissions: Permissions, now: Timestamp) -> Result<(), PhoneError> {
         // Stored first: what is taken back must not come back with the next start.
-        if !self.hosts.set_permissions(&host, &permissions)? {
+        let stored = self.hosts.set_permissions(&host, &permissions);
+        if !matches!(stored, Ok(false)) {
+            let permissions = self.hosts.permissions(&host);
+            self.card.handle(Input::PermissionsChanged { host, permissions }, now);
+        }
+        if !stored? {
             return Err(PhoneError::UnknownHost);
         }
-        self.card.handle(Input::PermissionsChanged { host, permissions: permissions.clone() }, now);
         let name = self.hosts.name(&host).unwrap_or_default().to_owned();
         self.log_of_host(host, &name, LogOperation::SetPermissions, LogResult::Done, now);
         self.tell(|| PhoneEvent::PermissionsChanged { host, name, permissions });

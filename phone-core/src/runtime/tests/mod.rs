@@ -114,9 +114,12 @@ impl World {
     }
 
     fn with_card(store: &MemoryStore, keys: Option<Arc<dyn KeyStore>>, test_card: bool) -> Self {
+        Self::with_store(Arc::new(store.clone()), keys, test_card)
+    }
+
+    fn with_store(state: Arc<dyn StateStore>, keys: Option<Arc<dyn KeyStore>>, test_card: bool) -> Self {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let sealing: Arc<dyn SealingKey> = Arc::new(AesSealingKey::new(&[1; 32], Arc::clone(&entropy)));
-        let state: Arc<dyn StateStore> = Arc::new(store.clone());
         let clock = Arc::new(ManualClock::new());
         let keystore = SoftwareKeyStore::open(Arc::clone(&state), Arc::clone(&sealing), Arc::clone(&entropy)).unwrap();
         let approver = Arc::new(TestApprover(Mutex::new(Some(ApprovalDecision::Approved))));

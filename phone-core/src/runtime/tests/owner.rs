@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::{
-    card::{Deed, piv::Slot},
+    card::{Deed, piv::Slot, test_support::TestStore},
     traits::Batch,
 };
 
@@ -103,6 +103,42 @@ fn permissions_are_stored_and_hold_at_once_and_after_a_restart() {
     let reason = RefusalReason::TypedPinNotPermitted.into();
     let expected = Refused { session, request_id: 1, reason, key_reference: 0x80 };
     assert_eq!(reasons.collect::<Vec<_>>(), [expected]);
+}
+
+#[test]
+fn what_the_owner_takes_back_is_gone_even_if_it_cannot_be_stored() {
+    let store = TestStore::new();
+    let mut world = World::with_store(Arc::new(store.clone()), None, true);
+    let pair = pair(&mut world, 1);
+    let id = hosts(&mut world)[0].host;
+    let phone = world.phone.clone();
+    let (few, other) = (BTreeSet::from([Slot::Signature]), BTreeSet::from([Slot::Authentication]));
+    let before = Permissions { keys: few, administer: false, ..Permissions::test_host() };
+    world.ask(phone.set_permissions(id, before.clone())).unwrap();
+    let (mut host, session) = world.session(1, &pair);
+    store.set_failing(true);
+    let wanted = Permissions { keys: other, administer: true, typed_pin: false, connect_unattended: true };
+    assert!(matches!(world.ask(phone.set_permissions(id, wanted)), Err(PhoneError::Store(_))));
+    let left = Permissions { keys: BTreeSet::new(), typed_pin: false, ..before };
+    assert_eq!(hosts(&mut world)[0].permissions, left, "nothing is given that would be gone after the next start");
+    host.exchange(&mut world);
+    assert_eq!(told(&host), [left.to_message()]);
+    assert_eq!(status(&mut world, &mut host, session, 1, VERIFY), 0x6982);
+}
+
+#[test]
+fn a_factory_reset_that_cannot_be_stored_to_its_end_leaves_no_host_connected() {
+    let store = TestStore::new();
+    let mut world = World::with_store(Arc::new(store.clone()), None, true);
+    let pairs = [1, 2].map(|number| (number, pair(&mut world, number)));
+    let mut connected = pairs.map(|(number, pair)| world.session(number, &pair).0);
+    let phone = world.phone.clone();
+    store.fail_after(1);
+    assert!(matches!(world.ask(phone.factory_reset()), Err(PhoneError::Store(_))));
+    for host in &mut connected {
+        host.exchange(&mut world);
+        assert!(host.closed().is_some());
+    }
 }
 
 #[test]
