@@ -332,6 +332,32 @@ fn progress_is_told_key_by_key() {
 }
 
 #[test]
+fn a_certificate_that_is_damaged_anywhere_is_refused_or_stored_and_does_no_harm() {
+    enrolled(async |phone, _| {
+        let enrolment = Enrolment::new(phone, &SystemEntropy);
+        let slot = Slot::Authentication;
+        enrolment.make_keys(PIN, &[NewKey::new(slot, KeyAlgorithm::EccP256)], &names()).await.unwrap();
+        let certificate = enrolment.slots().await.unwrap().remove(0).certificate.unwrap();
+        for at in 0..certificate.len() {
+            assert!(enrolment.import_certificate(slot, &certificate[..at]).await.is_err());
+            for value in [0x00, 0x30, 0x7F, 0x80, 0x84, 0xFF] {
+                let mut damaged = certificate.clone();
+                damaged[at] = value;
+                let imported = enrolment.import_certificate(slot, &damaged).await;
+                let refused = matches!(imported, Err(EnrolmentError::NotACertificate | EnrolmentError::OtherKey(_)));
+                assert!(imported.is_ok() || refused, "{at} {value:02X} {imported:?}");
+            }
+        }
+        for nested in [vec![0x30, 0x84, 0xFF, 0xFF, 0xFF, 0xFF], [0x30, 0x80].repeat(20_000), vec![0x30; 70_000]] {
+            assert!(enrolment.import_certificate(slot, &nested).await.is_err());
+        }
+        for text in ["-----BEGIN CERTIFICATE-----", "-----BEGIN CERTIFICATE----------END CERTIFICATE-----", "\u{0}"] {
+            assert!(enrolment.import_certificate(slot, text.as_bytes()).await.is_err(), "{text}");
+        }
+    });
+}
+
+#[test]
 fn what_was_begun_before_a_factory_reset_leaves_nothing_on_the_new_card() {
     enrolled(async |phone, _| {
         let session = Session::begin(phone).unwrap();
