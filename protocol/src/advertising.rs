@@ -40,6 +40,12 @@ impl Epoch {
         next.saturating_sub(since_1970)
     }
 
+    /// The epoch so many later; earlier, if negative.
+    #[must_use]
+    pub const fn shifted(self, by: i64) -> Self {
+        Self(self.0.saturating_add_signed(by))
+    }
+
     /// This epoch, the one before and the one after: clocks differ, and what was advertised is heard late.
     #[must_use]
     pub const fn neighbours(self) -> [Self; 3] {

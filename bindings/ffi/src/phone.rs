@@ -162,7 +162,7 @@ impl Phone {
     /// The owner chooses PIN and PUK; the app has made sure that it is the owner. A PIN has 6 to 8 digits, a PUK 8 octets.
     pub async fn choose_pin(&self, pin: String, puk: String) -> Result<(), PhoneError> {
         let (pin, puk) = (Zeroizing::new(pin), Zeroizing::new(puk));
-        Ok(self.phone.choose_pin(padded(&pin)?, padded(&puk)?).await?)
+        Ok(self.phone.choose_pin(padded(&pin)?, puk_octets(&puk)?).await?)
     }
 
     /// Changes the PIN; a wrong one costs a try.
@@ -174,7 +174,7 @@ impl Phone {
     /// Changes the PUK; a wrong one costs a try.
     pub async fn change_puk(&self, current: String, new: String) -> Result<(), PhoneError> {
         let (current, new) = (Zeroizing::new(current), Zeroizing::new(new));
-        Ok(self.phone.change_puk(padded(&current)?, padded(&new)?).await?)
+        Ok(self.phone.change_puk(padded(&current)?, puk_octets(&new)?).await?)
     }
 
     /// Makes the phone as good as new: keys, certificates, PIN and PUK are gone, every host is forgotten. The log stays.
@@ -217,4 +217,22 @@ fn padded(text: &str) -> Result<Zeroizing<[u8; 8]>, PhoneError> {
     let mut padded = Zeroizing::new([0xFF; 8]);
     padded.get_mut(..text.len()).ok_or(PhoneError::PinRefused)?.copy_from_slice(text.as_bytes());
     Ok(padded)
+}
+
+/// A new PUK: eight characters of ASCII, since no other could be entered on the phone.
+fn puk_octets(text: &str) -> Result<Zeroizing<[u8; 8]>, PhoneError> {
+    if text.len() == 8 && text.is_ascii() { padded(text) } else { Err(PhoneError::PinRefused) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_puk_can_be_entered() {
+        assert_eq!(*puk_octets("12345678").unwrap(), *b"12345678");
+        for puk in ["", "1234567", "123456789", "1234567é", "123456é"] {
+            assert!(matches!(puk_octets(puk), Err(PhoneError::PinRefused)), "{puk}");
+        }
+    }
 }

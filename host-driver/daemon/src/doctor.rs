@@ -6,6 +6,7 @@ use std::path::Path;
 
 use pocketcard_ipc::accounts::Accounts;
 use pocketcard_ipc::control::{BluetoothState, BluetoothStatus, DriverState, Finding, Level, LinkState};
+use pocketcard_protocol::advertising::EPOCH;
 
 use crate::hub::Hub;
 use crate::listener::{CONTROL_GROUP, PCSCD_USER};
@@ -142,13 +143,25 @@ fn accounts() -> Vec<Finding> {
     vec![group, pcscd]
 }
 
+/// The phone was heard, by a clock that is not ours.
+///
+/// - `ahead`: by how many quarters of an hour.
+fn clock(name: &str, ahead: i64) -> Finding {
+    let minutes = ahead.unsigned_abs() * EPOCH.as_secs() / 60;
+    let side = if ahead > 0 { "ahead of" } else { "behind" };
+    let message =
+        format!("the clock of {name:?} is about {}:{:02} h {side} this computer's", minutes / 60, minutes % 60);
+    let advice = "correct the wrong one (here: `timedatectl`, and its time zone), or no phone is recognised on Bluetooth; if both are right, somebody repeats what the phone sent then";
+    finding("clock", Level::Error, message, Some(advice))
+}
+
 fn phones(hub: &Hub) -> Vec<Finding> {
     let phones = hub.phones();
     if phones.is_empty() {
         return vec![finding("phones", Level::Note, "no phone is paired".into(), Some("`pocketcard pair`"))];
     }
     let check = |phone: &pocketcard_ipc::control::Phone| {
-        let name = &phone.name;
+        let (name, ahead) = (&phone.name, hub.clock_ahead(phone));
         match &phone.link {
             LinkState::Connected {} => finding("phone", Level::Good, format!("{name:?} is connected"), None),
             LinkState::Connecting {} => finding("phone", Level::Note, format!("{name:?} is connecting"), None),
@@ -159,6 +172,7 @@ fn phones(hub: &Hub) -> Vec<Finding> {
                 };
                 finding("phone", Level::Error, format!("{name:?} speaks another version"), Some(advice))
             }
+            LinkState::Disconnected { .. } if ahead.is_some() => clock(name, ahead.unwrap_or_default()),
             LinkState::Disconnected { .. } if hub.seen_on_air(phone) == Some(false) => {
                 let message = format!("{name:?} has not been seen on Bluetooth since the daemon began");
                 let advice = "open the app on the phone, near this computer, with Bluetooth on; the clocks of both must agree within a quarter of an hour";

@@ -286,6 +286,13 @@ impl Hub {
         Some(air.has_seen(&entry.record.keys.peer))
     }
 
+    /// By how many epochs the clock of a phone on the air is ahead of ours, if that is why it is not recognised.
+    pub(crate) fn clock_ahead(&self, phone: &Phone) -> Option<i64> {
+        let phones = locked(&self.phones);
+        let entry = phones.values().find(|entry| entry.on_air.is_some() && id(&entry.record.keys.peer) == phone.id)?;
+        self.air.as_ref()?.clock_ahead(&entry.record.keys.peer)
+    }
+
     pub(crate) fn status(&self) -> Status {
         let mut phones = self.phones();
         let slots = self.slots.iter().map(|slot| {

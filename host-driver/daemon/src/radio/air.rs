@@ -9,6 +9,7 @@ use pocketcard_protocol::advertising::Identifier;
 use pocketcard_protocol::channel::PublicKey;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::clocks::Stray;
 use super::{RadioError, Wire};
 use crate::locked;
 
@@ -34,12 +35,14 @@ struct State {
     count: u64,
     /// Phones that were recognised since the daemon began.
     seen: HashMap<PublicKey, ()>,
+    /// Phones that advertised by another time than ours and were not recognised since, with the epochs they are ahead.
+    strays: HashMap<PublicKey, i64>,
 }
 
 impl Air {
     pub(crate) fn new() -> Arc<Self> {
         let status = BluetoothStatus { state: BluetoothState::Starting, adapter: None, message: None };
-        let state = State { status, searches: Vec::new(), count: 0, seen: HashMap::new() };
+        let state = State { status, searches: Vec::new(), count: 0, seen: HashMap::new(), strays: HashMap::new() };
         let connections = Arc::new(Semaphore::new(usize::try_from(CONNECTIONS).unwrap_or(usize::MAX)));
         Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), connections })
     }
@@ -52,6 +55,11 @@ impl Air {
     /// Whether this phone was recognised since the daemon began.
     pub(crate) fn has_seen(&self, phone: &PublicKey) -> bool {
         locked(&self.state).seen.contains_key(phone)
+    }
+
+    /// By how many epochs the phone's clock is ahead of ours, if that is why it is not recognised.
+    pub(crate) fn clock_ahead(&self, phone: &PublicKey) -> Option<i64> {
+        locked(&self.state).strays.get(phone).copied()
     }
 
     /// Looks for phones that advertise this, for as long as the search is kept.
@@ -85,7 +93,15 @@ impl Air {
     }
 
     pub(super) fn saw(&self, phone: PublicKey) {
-        locked(&self.state).seen.insert(phone, ());
+        let mut state = locked(&self.state);
+        state.seen.insert(phone, ());
+        state.strays.remove(&phone);
+    }
+
+    pub(super) fn strayed(&self, stray: Stray) {
+        if locked(&self.state).strays.insert(stray.phone, stray.ahead) != Some(stray.ahead) {
+            tracing::warn!(quarters_ahead = stray.ahead, "a phone advertises by another time than ours");
+        }
     }
 
     pub(super) fn searches(&self) -> Vec<(u64, Identifier, mpsc::Sender<Wire>)> {

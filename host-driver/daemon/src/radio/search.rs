@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::clocks::Clocks;
 use super::connection::{Connection, Recipient, Unmade, Wire};
 use super::{Air, Central, Ears, Radio, RadioError, RadioOutbox, Sighting};
 use crate::hub::Hub;
@@ -131,6 +132,7 @@ struct Round<'a, C: Central> {
     refused: HashMap<(Target, C::Address), Refused>,
     /// Phones whose channels of L2CAP went wrong, and until when they are not used.
     doubted: HashMap<PublicKey, Instant>,
+    clocks: Clocks,
     reports: mpsc::UnboundedReceiver<Reported<C::Address>>,
     reporter: mpsc::UnboundedSender<Reported<C::Address>>,
     /// Adapters make one connection at a time.
@@ -151,7 +153,19 @@ impl<'a, C: Central> Round<'a, C> {
     fn new(hub: &'a Weak<Hub>, air: &'a Arc<Air>, central: C) -> Self {
         let (reporter, reports) = mpsc::unbounded_channel();
         let (busy, met, refused, doubted) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        Self { hub, air, central, busy, met, refused, doubted, reports, reporter, turn: Arc::default() }
+        Self {
+            hub,
+            air,
+            central,
+            busy,
+            met,
+            refused,
+            doubted,
+            clocks: Clocks::default(),
+            reports,
+            reporter,
+            turn: Arc::default(),
+        }
     }
 
     /// Listens while there is somebody to look for. Gives why that came to an end; nothing if the daemon is gone.
@@ -225,7 +239,9 @@ impl<'a, C: Central> Round<'a, C> {
             exists && now < refused.not_before + CONNECT_LONGEST
         });
         let mut wanted = HashMap::new();
-        let epochs = Epoch::at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()).neighbours();
+        let epoch = Epoch::at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        self.clocks.prepare(epoch, phones);
+        let epochs = epoch.neighbours();
         for phone in phones {
             let target = Target::Phone(phone.keys.peer);
             if !self.busy.contains_key(&target) {
@@ -247,7 +263,11 @@ impl<'a, C: Central> Round<'a, C> {
                     return self.connect(phone, sighting.address.clone());
                 }
                 Some(Target::Search(number)) => return self.offer(*number, sighting.address.clone()),
-                None => {}
+                None => {
+                    if let Some(stray) = self.clocks.find(identifier) {
+                        self.air.strayed(stray);
+                    }
+                }
             }
         }
         // The service's UUID is never advertised.

@@ -358,6 +358,28 @@ async fn clocks_may_differ_by_one_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_is_hours_off_is_told_and_no_reason_to_connect() {
+    let world = world(517, false);
+    let ours = world.hub.radio_phones().remove(0).keys;
+    // A time zone: eight quarters of an hour.
+    let identifiers = vec![Identifier::of_pair(&ours, epoch().shifted(-8))];
+    world.sim.put(1, Device { identifiers, ..world.device.clone() });
+    let told = async {
+        while world.hub.clock_ahead(&world.hub.phones()[0]) != Some(-8) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("it is told");
+    assert!(locked(&world.sim.0.connects).is_empty(), "its time is not ours");
+    let finding = crate::doctor::findings(&world.hub).into_iter().find(|finding| finding.check == "clock").unwrap();
+    assert!(finding.message.contains("2:00 h behind"), "{}", finding.message);
+    // Somebody has set it.
+    world.sim.put(1, world.device.clone());
+    world.connected().await;
+    assert_eq!(world.hub.clock_ahead(&world.hub.phones()[0]), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_instance_that_is_taken_is_passed_over() {
     let world = world(185, false);
     world.sim.put(1, Device { taken: 1, ..world.device.clone() });
