@@ -77,7 +77,7 @@ impl Channels {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) if channels.len() < CHANNELS_LIMIT => {
                         // What this host has read over GATT was the way here.
-                        departures.tell(peer.addr).await;
+                        departures.tell(peer.addr);
                         channels.spawn(carry(stream, peer.addr, phone.clone(), output.clone()));
                     }
                     Ok(_) => {}

@@ -9,7 +9,7 @@ use bluer::{
     },
 };
 use pocketcard_phone::runtime::Phone;
-use pocketcard_protocol::gatt;
+use pocketcard_protocol::{gatt, l2cap::CHANNELS_LIMIT};
 use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -41,10 +41,11 @@ pub(super) struct InfoRequest {
 pub(super) struct Departures(Vec<mpsc::Sender<Address>>);
 
 impl Departures {
-    pub(super) async fn tell(&self, central: Address) {
+    /// Waits for nobody: an instance that serves no more has nothing to let go, and one that is behind lets go when its
+    /// host has been silent for long.
+    pub(super) fn tell(&self, central: Address) {
         for instance in &self.0 {
-            // An instance that serves no more has nothing to let go.
-            let _ = instance.send(central).await;
+            let _ = instance.try_send(central);
         }
     }
 }
@@ -71,7 +72,7 @@ impl Server {
             let (writes, write_handle) = characteristic_control();
             let (subscriptions, notify_handle) = characteristic_control();
             services.push(service(uuid, infos, write_handle, notify_handle));
-            let (departure, departed) = mpsc::channel(1);
+            let (departure, departed) = mpsc::channel(CHANNELS_LIMIT);
             departures.0.push(departure);
             let requests = Requests { infos: info_requests, writes, subscriptions, departures: departed };
             instances.spawn(Instance::new(number, phone.clone(), psm, output.clone()).run(requests));
