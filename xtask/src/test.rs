@@ -35,6 +35,10 @@ pub(crate) fn prepare(steps: &mut Steps) -> Result<(), Problem> {
     // Without it two tests are skipped, and say so.
     steps.step("Install ykman from PyPI", || {
         Ok(install::ykman().map_or_else(|problem| Outcome::Skipped(problem.to_string()), |_| Outcome::Done))
+    })?;
+    // Three tests log in by ssh.
+    steps.step("Find an sshd to log in at; the machine's own is left alone", || {
+        Ok(install::sshd().map_or_else(|problem| Outcome::Skipped(problem.to_string()), |_| Outcome::Done))
     })
 }
 
