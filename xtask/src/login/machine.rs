@@ -12,7 +12,7 @@ use crate::workspace::{command, root as workspace, run, scratch, target};
 use crate::{Problem, debian};
 
 /// What people sign in with and to.
-const PACKAGES: [&str; 48] = [
+const PACKAGES: [&str; 52] = [
     // PC/SC and PAM
     "pcscd",
     "opensc",
@@ -41,6 +41,10 @@ const PACKAGES: [&str; 48] = [
     "curl",
     "libengine-pkcs11-openssl",
     "ca-certificates",
+    // Disks, and sudo by a forwarded agent
+    "cryptsetup-bin",
+    "systemd",
+    "libpam-ssh-agent-auth",
     // X, a browser, greeters
     "xvfb",
     "xdotool",
@@ -59,6 +63,7 @@ const PACKAGES: [&str; 48] = [
     "fonts-dejavu-core",
     "adwaita-icon-theme",
     "i3lock",
+    "xss-lock",
     // What these leave to recommendations
     "libpam-runtime",
     "libgdk-pixbuf2.0-bin",
