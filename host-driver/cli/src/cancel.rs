@@ -18,13 +18,20 @@ pub(crate) struct Arguments {
     /// The reader slot, in the place of a phone.
     #[arg(long, value_name = "N", conflicts_with = "phone")]
     slot: Option<u32>,
+    /// The number that `pocketcard status` shows, in the place of both: does nothing if that one is over.
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["phone", "slot"])]
+    operation: Option<u64>,
 }
 
 pub(crate) fn run(
     arguments: Arguments,
     connect: impl FnOnce() -> Result<Client, Failure>,
 ) -> Result<ExitCode, Failure> {
-    connect()?.cancel(arguments.phone, arguments.slot)?;
+    let mut client = connect()?;
+    match arguments.operation {
+        Some(operation) => client.cancel_operation(operation)?,
+        None => client.cancel(arguments.phone, arguments.slot)?,
+    }
     print("Cancelled.\n");
     Ok(ExitCode::SUCCESS)
 }

@@ -29,6 +29,7 @@ pub(crate) fn slot() -> SlotStatus {
         snapshot_age_s: None,
         pin_entry: PinPlace::Keyboard,
         waiting: None,
+        operation: None,
         last_refusal: None,
         phone: None,
     }

@@ -8,6 +8,7 @@ use notify_rust::{Notification, NotificationHandle, Timeout, Urgency};
 use pocketcard_ipc::control::{Event, RefusalReason, Status};
 
 use crate::refusal;
+use crate::status::give_up;
 use crate::terminal::note;
 
 /// What a notice is given at most, should nobody take it away: the longest that a phone waits for its owner.
@@ -37,10 +38,12 @@ impl Notices {
     /// - `status`: asked for if an event is worth a notice, for the name of the phone.
     pub(crate) fn event(&mut self, event: &Event, status: impl FnOnce() -> Option<Status>) {
         match event {
-            Event::Pending { slot, reason } => match waiting(reason, *slot, || name(status(), *slot)) {
-                Some(words) => self.show(*slot, &words),
-                None => self.close(*slot),
-            },
+            Event::Pending { slot, reason, operation } => {
+                match waiting(reason, *slot, *operation, || name(status(), *slot)) {
+                    Some(words) => self.show(*slot, &words),
+                    None => self.close(*slot),
+                }
+            }
             // Whoever cancelled knows.
             Event::Refused { slot, reason, key } if *reason != RefusalReason::Cancelled => {
                 let summary = format!("{} refused", name(status(), *slot));
@@ -98,7 +101,7 @@ fn name(status: Option<Status>, slot: u32) -> String {
 }
 
 /// What to say while a phone waits for its owner; nothing while it waits for nobody.
-fn waiting(reason: &str, slot: u32, phone: impl FnOnce() -> String) -> Option<Words> {
+fn waiting(reason: &str, slot: u32, operation: Option<u64>, phone: impl FnOnce() -> String) -> Option<Words> {
     let (what, how) = match reason {
         "pin_entry" => ("Enter the PIN", "enter the PIN, or cancel"),
         "approval" => ("Approve or deny", "approve or deny it"),
@@ -106,9 +109,8 @@ fn waiting(reason: &str, slot: u32, phone: impl FnOnce() -> String) -> Option<Wo
         _ => return None,
     };
     let summary = format!("{what} on {}", phone());
-    let body = format!(
-        "A program that uses the reader's slot {slot} waits. On the phone: {how}. Here: pocketcard cancel --slot {slot}"
-    );
+    let here = give_up(slot, operation);
+    let body = format!("A program that uses the reader's slot {slot} waits. On the phone: {how}. Here: {here}");
     Some(Words { summary, body })
 }
 
@@ -124,18 +126,18 @@ mod tests {
 
     #[test]
     fn a_notice_says_where_and_how_to_answer() {
-        let words = waiting("pin_entry", 1, || "Pixel".to_owned()).unwrap();
+        let words = waiting("pin_entry", 1, Some(4711), || "Pixel".to_owned()).unwrap();
         assert_eq!(words.summary, "Enter the PIN on Pixel");
         assert_eq!(
             words.body,
             "A program that uses the reader's slot 1 waits. On the phone: enter the PIN, or cancel. Here: pocketcard cancel \
-             --slot 1"
+             --operation 4711"
         );
         for reason in ["approval", "locked"] {
-            assert!(waiting(reason, 0, String::new).is_some(), "{reason}");
+            assert!(waiting(reason, 0, None, String::new).is_some(), "{reason}");
         }
         for reason in ["key_generation", "busy", "something new"] {
-            assert_eq!(waiting(reason, 0, || panic!("nobody is asked")), None, "{reason}");
+            assert_eq!(waiting(reason, 0, None, || panic!("nobody is asked")), None, "{reason}");
         }
     }
 

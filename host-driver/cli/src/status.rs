@@ -26,6 +26,7 @@ JSON (later releases add fields, and rename or remove none):
     pin_entry       \"keyboard\" or \"phone\"
     waiting         null, or why the phone holds a command back: \"approval\", \"pin_entry\", \"key_generation\",
                     \"locked\", \"busy\"
+    operation       null, or the number of that command, for `pocketcard cancel --operation`
     last_refusal    null, or what the phone refused last and has granted nothing since: key (hexadecimal, or null), ago_s,
                     reason (\"key_not_permitted\", \"typed_pin_not_permitted\", \"administration_not_permitted\",
                     \"denied\", \"unanswered\", \"too_many_denials\", \"pin_blocked\", \"last_try_kept\",
@@ -125,8 +126,8 @@ fn line(slot: &SlotStatus) -> String {
     if let Some(reason) = &slot.waiting {
         let what = waiting(reason);
         text.push_str(&format!(
-            "        a program waits for {what}; `pocketcard cancel --slot {}` gives up\n",
-            slot.slot
+            "        a program waits for {what}; `{}` gives up\n",
+            give_up(slot.slot, slot.operation)
         ));
     }
     if let Some(Refusal { reason, key, ago_s }) = &slot.last_refusal {
@@ -134,6 +135,15 @@ fn line(slot: &SlotStatus) -> String {
         text.push_str(&format!("        refused {} ago: {words}\n", age(*ago_s)));
     }
     text
+}
+
+/// What to type to give a command up, and no other.
+pub(crate) fn give_up(slot: u32, operation: Option<u64>) -> String {
+    match operation {
+        Some(operation) => format!("pocketcard cancel --operation {operation}"),
+        // A daemon of an earlier release.
+        None => format!("pocketcard cancel --slot {slot}"),
+    }
 }
 
 /// What a phone waits for, from the reason that the daemon tells.
@@ -177,7 +187,12 @@ mod tests {
         let blocked = Refusal { reason: RefusalReason::PinBlocked, key: Some("80".to_owned()), ago_s: 0 };
         let blocked = SlotStatus { pin_tries_left: Some(0), last_refusal: Some(blocked), ..there.clone() };
         let denied = SlotStatus { pin_tries_left: Some(3), last_refusal: Some(denied()), ..there.clone() };
-        let waits = SlotStatus { waiting: Some("pin_entry".to_owned()), pin_entry: PinPlace::Phone, ..there };
+        let waits = SlotStatus {
+            waiting: Some("pin_entry".to_owned()),
+            operation: Some(4711),
+            pin_entry: PinPlace::Phone,
+            ..there
+        };
         assert_eq!(line(&left), "slot 0  Pixel (connected), no card\n");
         assert_eq!(
             line(&blocked),
@@ -192,7 +207,7 @@ mod tests {
         assert_eq!(
             line(&waits),
             "slot 0  Pixel (connected), card present, PIN entry on the phone\n        a program waits for the PIN to be \
-             entered on the phone; `pocketcard cancel --slot 0` gives up\n"
+             entered on the phone; `pocketcard cancel --operation 4711` gives up\n"
         );
     }
 
@@ -210,6 +225,7 @@ mod tests {
         let slot = SlotStatus {
             phone: Some(phone),
             waiting: Some("pin_entry".to_owned()),
+            operation: Some(4711),
             last_refusal: Some(denied()),
             ..fixtures::slot()
         };
@@ -235,7 +251,7 @@ mod tests {
                 "slots": [{
                     "slot": 0, "driver": "waiting", "card_present": false, "powered": false, "pin_verified": false,
                     "pin_tries_left": null, "snapshot_age_s": null, "pin_entry": "keyboard", "waiting": "pin_entry",
-                    "last_refusal": { "reason": "denied", "key": "9A", "ago_s": 7 },
+                    "operation": 4711, "last_refusal": { "reason": "denied", "key": "9A", "ago_s": 7 },
                     "phone": {
                         "id": "00", "name": "Pixel", "slot": 0, "address": null, "software": null, "card_name": null,
                         "link": { "state": "disconnected", "reason": null },

@@ -40,7 +40,8 @@ pub(crate) fn run(arguments: &Arguments, connect: impl Fn() -> Result<Client, Fa
             Some(status) => {
                 for slot in &status.slots {
                     if let (Some(notices), Some(reason)) = (&mut notices, &slot.waiting) {
-                        let event = Event::Pending { slot: slot.slot, reason: reason.clone() };
+                        let event =
+                            Event::Pending { slot: slot.slot, reason: reason.clone(), operation: slot.operation };
                         notices.event(&event, || Some(status.clone()));
                     }
                 }
@@ -109,7 +110,7 @@ fn words(event: &Event) -> String {
         Event::PhoneDisconnected { name, slot, reason, .. } => format!("slot {slot}: {name} disconnected: {reason}"),
         Event::CardPresent { slot } => format!("slot {slot}: card inserted"),
         Event::CardAbsent { slot } => format!("slot {slot}: card removed"),
-        Event::Pending { slot, reason } => format!("slot {slot}: waiting for {}", waiting(reason)),
+        Event::Pending { slot, reason, .. } => format!("slot {slot}: waiting for {}", waiting(reason)),
         Event::PendingOver { slot } => format!("slot {slot}: the phone has answered, or was given up"),
         Event::Refused { slot, reason, key } => {
             format!("slot {slot}: refused: {}", refusal::words(*reason, key.as_deref()))

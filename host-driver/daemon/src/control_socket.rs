@@ -52,7 +52,11 @@ impl Conversation {
                 Request::Doctor {} => Reply::Doctor { findings: doctor::findings(hub) },
                 Request::Forget { phone } => done(hub.forget(&phone)),
                 Request::Rename { phone, name } => done(hub.rename(&phone, &name)),
-                Request::Cancel { phone, slot } => done(hub.cancel(phone.as_deref(), slot)),
+                Request::Cancel { operation: Some(operation), phone: None, slot: None } => {
+                    done(hub.cancel_operation(operation))
+                }
+                Request::Cancel { operation: Some(_), .. } => bad_request("an operation needs neither phone nor slot"),
+                Request::Cancel { phone, slot, operation: None } => done(hub.cancel(phone.as_deref(), slot)),
                 Request::PairStart { connect, method, slot } => {
                     match pairing::run(hub, &mut self, connect, method, slot).await? {
                         Ok(phone) => Reply::Paired { phone },

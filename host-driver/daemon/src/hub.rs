@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::radio::{Air, RadioPhone};
-use crate::slot::Slot;
+use crate::slot::{Operations, Slot};
 use crate::snapshots::Snapshots;
 use crate::store::{Record, Store, StoreError, id};
 use crate::{Clock, SOFTWARE, SystemEntropy, locked, phone_link};
@@ -71,8 +71,11 @@ impl Hub {
         let identity = Arc::new(store.identity(&SystemEntropy)?);
         let snapshots = Snapshots::open(store.folder());
         let (events, _) = broadcast::channel(EVENTS);
+        let operations = Operations::new(&SystemEntropy);
         let slots = (0..u32::from(config.reader_slots))
-            .map(|number| Arc::new(Slot::new(number, config.pin_place(number), Clock, events.clone())))
+            .map(|number| {
+                Arc::new(Slot::new(number, config.pin_place(number), Clock, events.clone(), operations.clone()))
+            })
             .collect();
         Ok(Arc::new(Self {
             name: config.shown_name(),
@@ -252,6 +255,18 @@ impl Hub {
         if slot.is_some_and(|slot| slot.cancel()) { Ok(()) } else { Err(nothing_under_way()) }
     }
 
+    /// Gives up what a program waits for if it is this one still; what came after it goes on.
+    pub(crate) fn cancel_operation(&self, operation: u64) -> Result<(), Failure> {
+        if self.slots.iter().any(|slot| slot.cancel_operation(operation)) {
+            return Ok(());
+        }
+        Err(Failure {
+            code: ErrorCode::NothingUnderWay,
+            message: format!("operation {operation} is over; nothing was cancelled"),
+            advice: nothing_under_way().advice,
+        })
+    }
+
     pub(crate) fn phones(&self) -> Vec<Phone> {
         let mut phones: Vec<Phone> = locked(&self.phones).values().map(|entry| self.phone(&entry.record)).collect();
         phones.sort_by_key(|phone| phone.slot);
@@ -308,6 +323,7 @@ impl Hub {
                 snapshot_age_s: view.snapshot_age.map(|age| age.as_secs()),
                 pin_entry: slot.pin_place,
                 waiting: view.waiting.map(str::to_owned),
+                operation: view.operation,
                 last_refusal: view.last_refusal,
                 phone,
             }

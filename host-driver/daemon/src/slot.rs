@@ -2,6 +2,7 @@
 
 mod core;
 mod notice;
+mod operations;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, broadcast};
 
 use self::core::{Core, DriverEnd, LinkUp, PhoneName, send_presence};
 use self::notice::Notices;
+pub(crate) use self::operations::Operations;
 pub(crate) use outbox::{PhoneOutbox, send_frames};
 pub(crate) use words::describe;
 use words::{failure_of, pin_entry_of};
@@ -34,6 +36,7 @@ pub(crate) struct Slot {
     pub(crate) pin_place: PinPlace,
     clock: Clock,
     events: broadcast::Sender<Event>,
+    operations: Operations,
     /// A deadline came closer than the timer knows.
     earlier: Notify,
     core: Mutex<Core>,
@@ -48,6 +51,8 @@ pub(crate) struct SlotView {
     /// How long ago what the card says to everybody was read, if it is held and current.
     pub(crate) snapshot_age: Option<Duration>,
     pub(crate) waiting: Option<&'static str>,
+    /// The number of what is waited for.
+    pub(crate) operation: Option<u64>,
     pub(crate) last_refusal: Option<Refusal>,
     pub(crate) permissions: Option<Permissions>,
     pub(crate) link: LinkState,
@@ -58,7 +63,13 @@ pub(crate) struct SlotView {
 }
 
 impl Slot {
-    pub(crate) fn new(number: u32, pin_place: PinPlace, clock: Clock, events: broadcast::Sender<Event>) -> Self {
+    pub(crate) fn new(
+        number: u32,
+        pin_place: PinPlace,
+        clock: Clock,
+        events: broadcast::Sender<Event>,
+        operations: Operations,
+    ) -> Self {
         let config =
             Config { software: SOFTWARE.to_owned(), pin_entry_margin: driver::PIN_ENTRY_MARGIN, ..Config::default() };
         let core = Core {
@@ -76,7 +87,7 @@ impl Slot {
             frames: Vec::new(),
             card_shown: false,
         };
-        Self { number, pin_place, clock, events, earlier: Notify::new(), core: Mutex::new(core) }
+        Self { number, pin_place, clock, events, operations, earlier: Notify::new(), core: Mutex::new(core) }
     }
 
     pub(crate) fn view(&self) -> SlotView {
@@ -92,6 +103,7 @@ impl Slot {
             security: core.front.security(),
             snapshot_age: core.snapshot_age(),
             waiting: core.notices.waiting(),
+            operation: core.notices.operation(),
             last_refusal: core.notices.last_refusal(self.clock.now()),
             permissions: core.notices.permitted(),
             link: core.link_state.clone(),
@@ -307,6 +319,15 @@ impl Slot {
         let was_busy = core.front.handle_cancel(now);
         core.pump(self, now);
         was_busy
+    }
+
+    /// Gives up what is under way if it has this number. Gives whether it had.
+    pub(crate) fn cancel_operation(&self, operation: u64) -> bool {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let is_it = core.notices.operation() == Some(operation) && core.front.handle_cancel(now);
+        core.pump(self, now);
+        is_it
     }
 
     /// Whether a program waits for the card.

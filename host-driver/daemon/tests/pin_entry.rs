@@ -108,6 +108,32 @@ fn what_is_under_way_can_be_given_up_by_phone_by_slot_or_because_it_is_the_only_
 }
 
 #[test]
+fn a_cancel_that_comes_too_late_does_not_hit_what_came_after() {
+    let (daemon, phones) = two();
+    let (mut control, mut watch) = (daemon.control(), daemon.control());
+    watch.watch().unwrap();
+    let mut command = powered(&daemon, 1);
+    phones[1].set_holds(true);
+    let mut hold = |command: &mut Driver| {
+        command.send(&Request::Transmit { apdu: &METADATA });
+        wait_event(&mut watch, |event| matches!(event, Event::Pending { slot: 1, .. }))
+    };
+    let Event::Pending { operation: Some(first), .. } = hold(&mut command) else { panic!("no number") };
+    assert_eq!(control.status().unwrap().slots[1].operation, Some(first), "the number that is announced is shown");
+    control.cancel_operation(first).unwrap();
+    assert_eq!(command.receive(), Answer::Failed(Failure::Cancelled));
+    assert_eq!(control.status().unwrap().slots[1].operation, None);
+    let Event::Pending { operation: Some(second), .. } = hold(&mut command) else { panic!("no number") };
+    assert_ne!(first, second);
+    let error = control.cancel_operation(first).unwrap_err();
+    assert!(error.to_string().contains("is over"), "{error}");
+    assert_eq!(code(Err(error)), ErrorCode::NothingUnderWay);
+    assert_eq!(control.status().unwrap().slots[1].operation, Some(second), "the second one waits on");
+    control.cancel_operation(second).unwrap();
+    assert_eq!(command.receive(), Answer::Failed(Failure::Cancelled));
+}
+
+#[test]
 fn what_a_phone_permits_is_shown_with_it() {
     let (daemon, _phones) = two();
     daemon.wait("permissions", |status| {

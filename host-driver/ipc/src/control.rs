@@ -75,6 +75,10 @@ pub enum Request {
         phone: Option<String>,
         /// The reader slot, from 0, in the place of a phone.
         slot: Option<u32>,
+        /// [`SlotStatus::operation`], in the place of both: what has ended meanwhile is then not mistaken for what came
+        /// after it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        operation: Option<u64>,
     },
     /// Answered by [`Reply::Status`], then [`Reply::Event`] for everything that happens.
     Watch {},
@@ -243,6 +247,9 @@ pub enum Event {
         slot: u32,
         /// `approval`, `pin_entry`, `key_generation`, `locked` or `busy`.
         reason: String,
+        /// As [`SlotStatus::operation`].
+        #[serde(default)]
+        operation: Option<u64>,
     },
     /// What the phone held back has its answer, or was given up.
     PendingOver {
@@ -341,7 +348,14 @@ mod tests {
                 r#"{"request":"pair_start","connect":"unix:/p","method":"qr","slot":null}"#,
                 Request::PairStart { connect: Some(Address::Unix("/p".into())), method: PairMethod::Qr, slot: None },
             ),
-            (r#"{"request":"cancel","phone":null,"slot":1}"#, Request::Cancel { phone: None, slot: Some(1) }),
+            (
+                r#"{"request":"cancel","phone":null,"slot":1}"#,
+                Request::Cancel { phone: None, slot: Some(1), operation: None },
+            ),
+            (
+                r#"{"request":"cancel","phone":null,"slot":null,"operation":4711}"#,
+                Request::Cancel { phone: None, slot: None, operation: Some(4711) },
+            ),
             (
                 r#"{"request":"rename","phone":"ab","name":"Pixel"}"#,
                 Request::Rename { phone: "ab".into(), name: "Pixel".into() },

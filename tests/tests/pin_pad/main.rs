@@ -199,7 +199,7 @@ fn whoever_sits_at_the_computer_can_give_up() {
                 return;
             }
         };
-        until(|event| matches!(event, Event::Pending { slot: 0, reason } if reason == "pin_entry"));
+        until(|event| matches!(event, Event::Pending { slot: 0, reason, .. } if reason == "pin_entry"));
         let shown = pocketcard(&environment, &["status"]).text;
         assert!(shown.contains("PIN to be entered on the phone"), "{shown}");
         let cancelled = pocketcard(&environment, arguments);

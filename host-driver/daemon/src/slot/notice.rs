@@ -13,6 +13,8 @@ use super::words::{key_words, pending_words, refusal_of};
 pub(super) struct Notices {
     /// Why the command under way is held back.
     pending: Option<PendingReason>,
+    /// Its number.
+    operation: Option<u64>,
     refusal: Option<(Timestamp, RefusalReason, u8)>,
     permissions: Option<Permissions>,
 }
@@ -21,12 +23,14 @@ impl Notices {
     /// The phone says every half second that the command is alive; people hear it once for each reason.
     pub(super) fn pending(&mut self, slot: &Slot, reason: PendingReason) {
         if self.pending.replace(reason) != Some(reason) {
-            slot.announce(Event::Pending { slot: slot.number, reason: pending_words(reason).to_owned() });
+            let operation = Some(*self.operation.get_or_insert_with(|| slot.operations.next()));
+            slot.announce(Event::Pending { slot: slot.number, reason: pending_words(reason).to_owned(), operation });
         }
     }
 
     /// The command under way has its answer, or is given up.
     pub(super) fn answered(&mut self, slot: &Slot) {
+        self.operation = None;
         if self.pending.take().is_some() {
             slot.announce(Event::PendingOver { slot: slot.number });
         }
@@ -61,6 +65,11 @@ impl Notices {
 
     pub(super) fn waiting(&self) -> Option<&'static str> {
         self.pending.map(pending_words)
+    }
+
+    /// The number of the command that is held back.
+    pub(super) fn operation(&self) -> Option<u64> {
+        self.operation
     }
 
     pub(super) fn last_refusal(&self, now: Timestamp) -> Option<Refusal> {

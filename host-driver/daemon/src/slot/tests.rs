@@ -53,7 +53,7 @@ async fn a_suspected_phone_is_asked_at_once() {
         },
         Clock.now(),
     );
-    let slot = Slot::new(0, PinPlace::Keyboard, Clock, broadcast::channel(16).0);
+    let slot = Slot::new(0, PinPlace::Keyboard, Clock, broadcast::channel(16).0, Operations::new(&SystemEntropy));
     slot.suspect();
     let (near, far) = UnixStream::pair().unwrap();
     let (_near_reader, outbox) = split(near).unwrap();

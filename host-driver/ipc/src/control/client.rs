@@ -219,7 +219,17 @@ impl Client {
     /// # Errors
     /// As [`Client::request`].
     pub fn cancel(&mut self, phone: Option<String>, slot: Option<u32>) -> Result<(), ClientError> {
-        self.done(&Request::Cancel { phone, slot })
+        self.done(&Request::Cancel { phone, slot, operation: None })
+    }
+
+    /// Gives up what a program waits for if it is this one still.
+    ///
+    /// - `operation`: as [`super::SlotStatus::operation`].
+    ///
+    /// # Errors
+    /// As [`Client::request`]; [`super::ErrorCode::NothingUnderWay`] if it is over, whatever came after it.
+    pub fn cancel_operation(&mut self, operation: u64) -> Result<(), ClientError> {
+        self.done(&Request::Cancel { phone: None, slot: None, operation: Some(operation) })
     }
 
     /// Begins a pairing and returns the text for the QR code (none with [`PairMethod::Compare`]) and how long it is

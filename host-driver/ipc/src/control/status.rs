@@ -45,6 +45,10 @@ pub struct SlotStatus {
     /// Why the phone holds a command back, as in [`super::Event::Pending`]; absent while no program waits for its owner.
     #[serde(default)]
     pub waiting: Option<String>,
+    /// Number of the command that is held back, for [`super::Request::Cancel`]; none of this daemon's had it before.
+    /// Absent while no program waits for the owner.
+    #[serde(default)]
+    pub operation: Option<u64>,
     /// What the phone refused last, until it grants something.
     #[serde(default)]
     pub last_refusal: Option<Refusal>,
