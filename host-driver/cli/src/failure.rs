@@ -8,6 +8,7 @@ use pocketcard_ipc::Side;
 use pocketcard_ipc::control::{ClientError, ErrorCode};
 
 use crate::login::LoginError;
+use crate::watch::WatchError;
 
 /// The exit codes, for `--help`. One line per [`Code`].
 pub(crate) const EXIT_CODES: &str = "\
@@ -55,6 +56,8 @@ pub(crate) enum Failure {
     Environment(#[from] DevError),
     #[error(transparent)]
     Login(#[from] LoginError),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     #[error("the pairing was refused")]
     PairingRefused,
     #[error("the phone shows other digits than were given: {shown} here")]
@@ -79,6 +82,7 @@ impl Failure {
         let advice = match self {
             Self::Control(error) => return control_advice(error),
             Self::Login(error) => return error.advice(),
+            Self::Watch(error) => return error.advice(),
             Self::PairingRefused => "nothing was stored; run `pocketcard pair` again when you are ready",
             Self::DigitsDiffer { .. } => {
                 "nothing was stored. Somebody may be between the two: pair again where nobody else can see the code"
@@ -97,7 +101,7 @@ impl Failure {
         match self {
             Self::Control(error) => control_code(error),
             Self::Environment(_) => Code::EnvironmentFailed,
-            Self::Login(_) => Code::NotDone,
+            Self::Login(_) | Self::Watch(_) => Code::NotDone,
             Self::PairingRefused | Self::DigitsDiffer { .. } => Code::PairingRefused,
             Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => Code::CommandNotFound,
             Self::Command { .. } => Code::CommandFailed,
@@ -173,6 +177,7 @@ mod tests {
             (Failure::System { what: "x", source: io(io::ErrorKind::Other) }, 1),
             (DevError::ProgramMissing { program: "pcscd", package: "pcscd" }.into(), 125),
             (pcsc::Error::NoService.into(), 1),
+            (WatchError::NoSuchPhone("x".to_owned()).into(), 1),
             (Failure::NoCardChange(1), 1),
             (Failure::NobodyToAsk, 1),
         ] {

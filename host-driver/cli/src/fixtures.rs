@@ -1,6 +1,6 @@
 //! What the tests show.
 
-use pocketcard_ipc::control::{DriverState, LinkState, Phone, PinPlace, SlotStatus};
+use pocketcard_ipc::control::{DriverState, LinkState, Phone, PinPlace, SlotStatus, Status};
 
 /// A connected phone in slot 0.
 pub(crate) fn phone() -> Phone {
@@ -32,5 +32,18 @@ pub(crate) fn slot() -> SlotStatus {
         operation: None,
         last_refusal: None,
         phone: None,
+    }
+}
+
+/// A daemon without slots.
+pub(crate) fn status() -> Status {
+    Status {
+        software: String::new(),
+        host_id: String::new(),
+        host_name: String::new(),
+        dev: false,
+        pairing: false,
+        bluetooth: None,
+        slots: Vec::new(),
     }
 }

@@ -59,7 +59,7 @@ enum Subcommands {
     Rename(phones::RenameArguments),
     /// Show the daemon, the reader's slots and the cards in them.
     Status(status::Arguments),
-    /// Print what happens, and show a notice on the desktop while a phone waits for its owner.
+    /// Print what happens, show notices while a phone waits for its owner, and lock the session when it leaves.
     Watch(watch::Arguments),
     // Its own words are longer.
     Cancel(cancel::Arguments),
@@ -87,7 +87,8 @@ enum Subcommands {
 
 fn main() -> ExitCode {
     let Arguments { control, command } = Arguments::parse();
-    let connect = || connect(&control);
+    let socket = control.clone();
+    let connect = move || connect(&socket);
     let result = match command {
         Subcommands::Pair(arguments) => pair::run(&arguments, &mut terminal::Terminal, connect),
         Subcommands::Phones(arguments) => phones::list(&arguments, connect),

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use notify_rust::{Notification, NotificationHandle, Timeout, Urgency};
-use pocketcard_ipc::control::{Event, RefusalReason, Status};
+use pocketcard_ipc::control::{Event, RefusalReason};
 
 use crate::refusal;
 use crate::status::give_up;
@@ -35,18 +35,17 @@ impl Notices {
 
     /// Shows or takes away what an event is about.
     ///
-    /// - `status`: asked for if an event is worth a notice, for the name of the phone.
-    pub(crate) fn event(&mut self, event: &Event, status: impl FnOnce() -> Option<Status>) {
+    /// - `phone`: what the phone in a slot is called here.
+    pub(crate) fn event<'a>(&mut self, event: &Event, phone: impl FnOnce(u32) -> Option<&'a str>) {
+        let name = |slot| phone(slot).unwrap_or("the phone");
         match event {
-            Event::Pending { slot, reason, operation } => {
-                match waiting(reason, *slot, *operation, || name(status(), *slot)) {
-                    Some(words) => self.show(*slot, &words),
-                    None => self.close(*slot),
-                }
-            }
+            Event::Pending { slot, reason, operation } => match waiting(reason, *slot, *operation, name(*slot)) {
+                Some(words) => self.show(*slot, &words),
+                None => self.close(*slot),
+            },
             // Whoever cancelled knows.
             Event::Refused { slot, reason, key } if *reason != RefusalReason::Cancelled => {
-                let summary = format!("{} refused", name(status(), *slot));
+                let summary = format!("{} refused", name(*slot));
                 self.show(*slot, &Words { summary, body: refusal::words(*reason, key.as_deref()) });
                 // It has been said; nothing takes it away but time.
                 self.shown.remove(slot);
@@ -55,6 +54,13 @@ impl Notices {
                 self.close(*slot);
             }
             _ => {}
+        }
+    }
+
+    /// Takes all of them away.
+    pub(crate) fn close_all(&mut self) {
+        for (_, handle) in self.shown.drain() {
+            handle.close();
         }
     }
 
@@ -87,28 +93,19 @@ impl Notices {
 
 impl Drop for Notices {
     fn drop(&mut self) {
-        for (_, handle) in self.shown.drain() {
-            handle.close();
-        }
+        self.close_all();
     }
 }
 
-/// The phone in a slot.
-fn name(status: Option<Status>, slot: u32) -> String {
-    let slots = status.map(|status| status.slots).unwrap_or_default();
-    let found = slots.into_iter().find(|entry| entry.slot == slot).and_then(|entry| entry.phone);
-    found.map_or_else(|| "the phone".to_owned(), |phone| phone.name)
-}
-
 /// What to say while a phone waits for its owner; nothing while it waits for nobody.
-fn waiting(reason: &str, slot: u32, operation: Option<u64>, phone: impl FnOnce() -> String) -> Option<Words> {
+fn waiting(reason: &str, slot: u32, operation: Option<u64>, phone: &str) -> Option<Words> {
     let (what, how) = match reason {
         "pin_entry" => ("Enter the PIN", "enter the PIN, or cancel"),
         "approval" => ("Approve or deny", "approve or deny it"),
         "locked" => ("Unlock", "unlock the card"),
         _ => return None,
     };
-    let summary = format!("{what} on {}", phone());
+    let summary = format!("{what} on {phone}");
     let here = give_up(slot, operation);
     let body = format!("A program that uses the reader's slot {slot} waits. On the phone: {how}. Here: {here}");
     Some(Words { summary, body })
@@ -122,11 +119,10 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
 
     #[test]
     fn a_notice_says_where_and_how_to_answer() {
-        let words = waiting("pin_entry", 1, Some(4711), || "Pixel".to_owned()).unwrap();
+        let words = waiting("pin_entry", 1, Some(4711), "Pixel").unwrap();
         assert_eq!(words.summary, "Enter the PIN on Pixel");
         assert_eq!(
             words.body,
@@ -134,28 +130,11 @@ mod tests {
              --operation 4711"
         );
         for reason in ["approval", "locked"] {
-            assert!(waiting(reason, 0, None, String::new).is_some(), "{reason}");
+            assert!(waiting(reason, 0, None, "").is_some(), "{reason}");
         }
         for reason in ["key_generation", "busy", "something new"] {
-            assert_eq!(waiting(reason, 0, None, || panic!("nobody is asked")), None, "{reason}");
+            assert_eq!(waiting(reason, 0, None, ""), None, "{reason}");
         }
-    }
-
-    #[test]
-    fn a_phone_is_called_by_its_name_here() {
-        let mut slot = fixtures::slot();
-        slot.phone = Some(fixtures::phone());
-        let status = Status {
-            software: String::new(),
-            host_id: String::new(),
-            host_name: String::new(),
-            dev: false,
-            pairing: false,
-            bluetooth: None,
-            slots: vec![slot],
-        };
-        assert_eq!(name(Some(status.clone()), 0), "Pixel");
-        assert_eq!((name(Some(status), 1).as_str(), name(None, 0).as_str()), ("the phone", "the phone"));
     }
 
     #[test]

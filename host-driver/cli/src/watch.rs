@@ -1,22 +1,33 @@
-//! `pocketcard status --watch`, a live view, and `pocketcard watch`, which shows notices on the desktop.
+//! `pocketcard watch`: prints what happens, shows notices on the desktop, and runs what the user wants done when the
+//! phone leaves or comes. `pocketcard status --watch`, a live view, is beside it.
 
-use std::collections::VecDeque;
-use std::io::{self, IsTerminal};
+mod error;
+mod feed;
+mod hooks;
+mod live;
+mod slots;
+mod walk_away;
+
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Instant;
 
-use pocketcard_ipc::control::{Client, Event, Reply};
+use pocketcard_ipc::control::{Client, ClientError, Event, Reply, Status};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 use crate::notices::Notices;
-use crate::phones::short;
-use crate::refusal;
-use crate::status::{screen, waiting};
-use crate::terminal::{end_with_reader, print};
+use crate::status::screen;
+use crate::terminal::{complain, end_with_reader, note, print};
 
-/// How many past events the screen shows.
-const HISTORY: usize = 12;
-/// Cursor to the top left, and everything cleared. Spec: ECMA-48, CUP and ED.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+pub(crate) use error::WatchError;
+use feed::Told;
+use hooks::{Hook, Hooks, Outcome};
+pub(crate) use live::live_view;
+use live::{line_of_json, words};
+use walk_away::{Action, Reason, WalkAway, Who};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -26,104 +37,220 @@ pub(crate) struct Arguments {
     /// Only print; show nothing on the desktop.
     #[arg(long)]
     no_notices: bool,
+    /// The only phone that counts, by its name, its id, or the start of its id; without it, the last one that leaves and
+    /// the first one that comes.
+    #[arg(long, value_name = "NAME")]
+    phone: Option<String>,
+    /// Run this by /bin/sh when the phone leaves.
+    #[arg(long, value_name = "COMMAND")]
+    on_leave: Option<String>,
+    /// Run this by /bin/sh when the phone comes.
+    #[arg(long, value_name = "COMMAND")]
+    on_arrive: Option<String>,
 }
 
-/// Prints every event and shows notices, until the daemon goes away, nobody reads any more, or the person presses Ctrl-C.
-pub(crate) fn run(arguments: &Arguments, connect: impl Fn() -> Result<Client, Failure>) -> Result<ExitCode, Failure> {
+/// What the watcher waits for.
+#[derive(Debug)]
+enum Input {
+    Daemon(Told),
+    /// A command that was started has ended.
+    HookEnded,
+    /// Ctrl-C and the like.
+    Stop,
+}
+
+/// Prints every event, shows notices and runs commands, until nobody reads any more or somebody ends it.
+pub(crate) fn run(
+    arguments: &Arguments,
+    connect: impl Fn() -> Result<Client, Failure> + Send + 'static,
+) -> Result<ExitCode, Failure> {
     end_with_reader();
-    let mut events = connect()?;
-    let mut status = Some(events.watch()?);
-    let mut notices = (!arguments.no_notices).then(Notices::new);
+    let (sender, inputs) = mpsc::channel();
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|source| Failure::System { what: "catching signals", source })?;
+    let stop = sender.clone();
+    thread::spawn(move || signals.forever().for_each(|_| drop(stop.send(Input::Stop))));
+    let told = sender.clone();
+    thread::spawn(move || feed::run(connect, &told));
+    let mut watcher = Watcher {
+        arguments,
+        sender,
+        notices: (!arguments.no_notices).then(Notices::new),
+        walk_away: None,
+        hooks: Hooks::default(),
+        lost: None,
+    };
     loop {
-        let reply = match status.take() {
-            // What waits already is worth a notice, too.
-            Some(status) => {
-                for slot in &status.slots {
-                    if let (Some(notices), Some(reason)) = (&mut notices, &slot.waiting) {
-                        let event =
-                            Event::Pending { slot: slot.slot, reason: reason.clone(), operation: slot.operation };
-                        notices.event(&event, || Some(status.clone()));
-                    }
-                }
-                Reply::Status(status)
-            }
-            None => events.receive(None)?,
+        let deadline = watcher.deadline();
+        let input = match deadline {
+            Some(deadline) => inputs.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        if let (Some(notices), Reply::Event(event)) = (&mut notices, &reply) {
-            notices.event(event, || connect().ok()?.status().ok());
+        match input {
+            Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(ExitCode::SUCCESS),
+            Ok(Input::Daemon(told)) => watcher.told(told)?,
+            Ok(Input::HookEnded) | Err(RecvTimeoutError::Timeout) => {}
         }
-        match &reply {
-            reply if arguments.json => print(&line_of_json(reply)?),
-            Reply::Status(status) => print(&screen(status)),
-            Reply::Event(event) => print(&format!("{}\n", words(event))),
-            _ => {}
-        }
+        watcher.pass(Instant::now())?;
     }
 }
 
-/// Shows the status after every event until the daemon goes away, nobody reads any more, or the person presses Ctrl-C.
-///
-/// A terminal is redrawn; anything else gets one line an event.
-pub(crate) fn live_view(json: bool, connect: impl Fn() -> Result<Client, Failure>) -> Result<ExitCode, Failure> {
-    end_with_reader();
-    let mut events = connect()?;
-    let mut status = events.watch()?;
-    let redraw = io::stdout().is_terminal() && !json;
-    let mut history = VecDeque::new();
-    if json {
-        print(&line_of_json(&Reply::Status(status.clone()))?);
-    } else if !redraw {
-        print(&screen(&status));
+struct Watcher<'a> {
+    arguments: &'a Arguments,
+    sender: Sender<Input>,
+    notices: Option<Notices>,
+    /// Absent until the daemon was there.
+    walk_away: Option<WalkAway>,
+    hooks: Hooks,
+    /// Why the daemon cannot be reached, if waiting alone will not help.
+    lost: Option<Failure>,
+}
+
+impl Watcher<'_> {
+    fn deadline(&self) -> Option<Instant> {
+        let away = self.walk_away.as_ref().and_then(WalkAway::deadline);
+        [away, self.hooks.deadline()].into_iter().flatten().min()
     }
-    loop {
-        if redraw {
-            let past: String = history.iter().map(|line| format!("  {line}\n")).collect();
-            print(&format!("{CLEAR}{}\n{past}\nCtrl-C to leave\n", screen(&status)));
-        }
-        let reply = events.receive(None)?;
-        let Reply::Event(event) = &reply else { continue };
-        if json {
-            print(&line_of_json(&reply)?);
-        } else if redraw {
-            if history.len() == HISTORY {
-                history.pop_front();
+
+    fn told(&mut self, told: Told) -> Result<(), Failure> {
+        let action = match told {
+            Told::Status(status) => {
+                self.lost = None;
+                let walk_away = match &mut self.walk_away {
+                    Some(walk_away) => walk_away,
+                    none => none.insert(WalkAway::new(watched(self.arguments.phone.as_deref(), &status)?)),
+                };
+                let action = walk_away.status(&status);
+                Self::waiting(&mut self.notices, &status, walk_away);
+                let text = screen(&status);
+                self.show(&Reply::Status(status), &text)?;
+                action
             }
-            history.push_back(words(event));
-            status = connect()?.status()?;
+            Told::Event(event) => {
+                let action = self.walk_away.as_mut().and_then(|walk_away| walk_away.event(&event));
+                if let Some(notices) = &mut self.notices {
+                    notices.event(&event, |slot| self.walk_away.as_ref()?.name(slot));
+                }
+                let text = format!("{}\n", words(&event));
+                self.show(&Reply::Event(event), &text)?;
+                action
+            }
+            Told::Away(failure) => return self.away(failure),
+        };
+        self.act(action);
+        Ok(())
+    }
+
+    /// The daemon is away. Without one at the start there is nothing to watch.
+    fn away(&mut self, failure: Failure) -> Result<(), Failure> {
+        let Some(walk_away) = &mut self.walk_away else { return Err(failure) };
+        if self.lost.is_none() {
+            complain(&failure);
+        }
+        walk_away.daemon_lost(Instant::now());
+        if let Some(notices) = &mut self.notices {
+            notices.close_all();
+        }
+        self.lost = Some(failure);
+        Ok(())
+    }
+
+    /// Does what is due.
+    fn pass(&mut self, now: Instant) -> Result<(), Failure> {
+        let action = self.walk_away.as_mut().and_then(|walk_away| walk_away.due(now));
+        self.act(action);
+        for outcome in self.hooks.look(now) {
+            match outcome {
+                Outcome::Ended(_, status) if status.success() => {}
+                Outcome::Ended(hook, status) => note(&format!("the command of --{} failed: {status}", hook.option())),
+                Outcome::Failed(hook, error) => note(&format!("the command of --{}: {error}", hook.option())),
+                Outcome::Killed(hook) => note(&format!(
+                    "the command of --{} was killed: it ran for {} s",
+                    hook.option(),
+                    hooks::ARRIVE_LIMIT.as_secs()
+                )),
+            }
+        }
+        // What no waiting mends ends the watcher, but not before a phone counts as one that left.
+        let is_idle = self.walk_away.as_ref().is_none_or(|walk_away| walk_away.deadline().is_none());
+        match self.lost.take_if(|failure| is_idle && is_final(failure)) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    fn act(&mut self, action: Option<Action>) {
+        let (hook, who, why) = match &action {
+            None => return,
+            Some(Action::Leave(who, Reason::CardRemoved)) => (Hook::Leave, who, "has left"),
+            Some(Action::Leave(who, Reason::DaemonAway)) => {
+                (Hook::Leave, who, "counts as one that left: the daemon went away, and the phone was not back in time")
+            }
+            Some(Action::Arrive(who)) => (Hook::Arrive, who, "is here"),
+        };
+        note(&format!("slot {}: {} {why}", who.slot, if who.phone.is_empty() { "a phone" } else { &who.phone }));
+        self.run(hook, who);
+    }
+
+    fn run(&mut self, hook: Hook, who: &Who) {
+        let command = match hook {
+            Hook::Leave => &self.arguments.on_leave,
+            Hook::Arrive => &self.arguments.on_arrive,
+        };
+        let Some(command) = command else { return };
+        if let Err(error) = self.hooks.start(hook, command, who, self.sender.clone(), Instant::now()) {
+            note(&format!("the command of --{} could not be run: {error}", hook.option()));
+        }
+    }
+
+    /// What waits already is worth a notice, too.
+    fn waiting(notices: &mut Option<Notices>, status: &Status, walk_away: &WalkAway) {
+        let Some(notices) = notices else { return };
+        for slot in &status.slots {
+            if let Some(reason) = &slot.waiting {
+                let event = Event::Pending { slot: slot.slot, reason: reason.clone(), operation: slot.operation };
+                notices.event(&event, |slot| walk_away.name(slot));
+            }
+        }
+    }
+
+    fn show(&self, reply: &Reply, text: &str) -> Result<(), Failure> {
+        if self.arguments.json {
+            print(&line_of_json(reply)?);
         } else {
-            print(&format!("{}\n", words(event)));
+            print(text);
         }
+        Ok(())
     }
 }
 
-fn line_of_json(reply: &Reply) -> Result<String, Failure> {
-    let mut line =
-        serde_json::to_string(reply).map_err(|error| Failure::System { what: "writing JSON", source: error.into() })?;
-    line.push('\n');
-    Ok(line)
+/// Whether nothing but another program, or another group, helps.
+fn is_final(failure: &Failure) -> bool {
+    !matches!(
+        failure,
+        Failure::Control(
+            ClientError::NotRunning { .. }
+                | ClientError::Closed
+                | ClientError::TimedOut
+                | ClientError::Io(_)
+                | ClientError::Unexpected
+        )
+    )
 }
 
-/// An event in words.
-fn words(event: &Event) -> String {
-    match event {
-        Event::PhoneConnected { name, slot, .. } => format!("slot {slot}: {name} connected"),
-        Event::PhoneDisconnected { name, slot, reason, .. } => format!("slot {slot}: {name} disconnected: {reason}"),
-        Event::CardPresent { slot } => format!("slot {slot}: card inserted"),
-        Event::CardAbsent { slot } => format!("slot {slot}: card removed"),
-        Event::Pending { slot, reason, .. } => format!("slot {slot}: waiting for {}", waiting(reason)),
-        Event::PendingOver { slot } => format!("slot {slot}: the phone has answered, or was given up"),
-        Event::Refused { slot, reason, key } => {
-            format!("slot {slot}: refused: {}", refusal::words(*reason, key.as_deref()))
-        }
-        Event::PermissionsChanged { phone, permissions } => {
-            format!("phone {} permits: {}", short(phone), refusal::permitted(permissions))
-        }
-        Event::Driver { slot, connected: true } => format!("slot {slot}: pcscd's driver is there"),
-        Event::Driver { slot, connected: false } => format!("slot {slot}: pcscd's driver left"),
-        Event::PhonePaired { phone } => format!("slot {}: {} paired", phone.slot, phone.name),
-        Event::PhoneForgotten { .. } => "a phone was forgotten".to_owned(),
-        Event::PhoneRenamed { name, .. } => format!("a phone is now called {name}"),
-        Event::Lagged {} => "some events were lost".to_owned(),
-        _ => "something that this program does not know; update pocketcard".to_owned(),
+/// The id of the phone that is watched, if only one is.
+fn watched(wanted: Option<&str>, status: &Status) -> Result<Option<String>, WatchError> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let lower = wanted.to_lowercase();
+    let phones = status.slots.iter().filter_map(|slot| slot.phone.as_ref());
+    let fits = |id: &str| wanted.len() >= SHORTEST_ID && id.starts_with(&lower);
+    let mut found = phones.filter(|phone| phone.name == wanted || fits(&phone.id)).map(|phone| phone.id.clone());
+    match (found.next(), found.next()) {
+        (None, _) => Err(WatchError::NoSuchPhone(wanted.to_owned())),
+        (Some(id), None) => Ok(Some(id)),
+        (Some(_), Some(_)) => Err(WatchError::SeveralPhones(wanted.to_owned())),
     }
 }
+
+/// How much of an id names a phone, as for the daemon.
+const SHORTEST_ID: usize = 4;
