@@ -1,18 +1,20 @@
 //! The throw-away machine: a Debian in a folder with all that people sign in to, entered through an overlay in memory, in
 //! namespaces of its own. Nothing of the machine it runs on changes, and nothing of it stays.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use crate::problem::Context;
 use crate::steps::say;
-use crate::workspace::{command, root as workspace, run, scratch, target};
+use crate::workspace::{command, root as workspace, run, target};
 use crate::{Problem, debian};
 
 /// What people sign in with and to.
-const PACKAGES: [&str; 52] = [
+pub(super) const PACKAGES: [&str; 52] = [
     // PC/SC and PAM
     "pcscd",
     "opensc",
@@ -79,46 +81,145 @@ const POLICY: &str = "#!/bin/sh\nexit 101\n";
 /// The programs that the machine gets, copied, so that a build meanwhile changes nothing.
 const PROGRAMS: [&str; 5] = ["pocketcard", "pocketcardd", "virtual-phone", "libifd_pocketcard.so", "login-story"];
 
-/// Makes the root, or finds the one of an earlier run.
-pub(super) fn make(folder: &Path, release: &str) -> Result<PathBuf, Problem> {
-    let root = debian::root(folder, release, "")?;
-    let list = PACKAGES.join(" ");
-    let installed = root.join("var/cache/apt/pocketcard-login");
-    if fs::read_to_string(&installed).is_ok_and(|text| text == list) {
-        say("    its packages are there");
-    } else {
-        let policy = root.join("usr/sbin/policy-rc.d");
-        fs::write(&policy, POLICY).context("writing policy-rc.d")?;
-        fs::set_permissions(&policy, Permissions::from_mode(0o755)).context("writing policy-rc.d")?;
-        let inside = |arguments: &[&str]| {
-            let mut chroot = command("chroot", [&root]);
-            chroot.args(["apt-get", "--quiet=2", "--yes"]).args(arguments);
-            run(chroot.env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive"))
-        };
-        inside(&["update"])?;
-        inside(&[&["install", "--no-install-recommends"], PACKAGES.as_slice()].concat())?;
-        inside(&["clean"])?;
-        fs::write(&installed, list).context("noting what was installed")?;
-    }
-    let programs = scratch("login/bin");
-    fs::create_dir_all(&programs).context("making a folder for our programs")?;
-    for name in PROGRAMS {
-        let to = programs.join(name);
-        let _ = fs::remove_file(&to);
-        fs::copy(target().join("debug").join(name), &to).context(format!("copying {name}"))?;
-    }
-    Ok(root)
+/// A root with all that people sign in to, and what one run has to itself: its programs and its results.
+///
+/// Several runs may go on in one checkout. What they share is the root, which nobody changes while one of them is in it.
+#[derive(Debug)]
+pub(super) struct Machine {
+    root: PathBuf,
+    own: TempDir,
+    /// Held for reading as long as this value lives.
+    _lock: File,
 }
 
-/// A command in a fresh copy of the machine, without a network but loopback.
-pub(super) fn enter(root: &Path, results: &Path, words: &[&str]) -> Command {
-    let upper = scratch("login/upper");
-    let _ = fs::create_dir_all(&upper);
-    let mut unshare = command(
-        "unshare",
-        ["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"],
-    );
-    unshare.args(["--", "sh", "xtask/src/login/enter.sh"]).arg(root).arg(upper).arg(scratch("login/bin")).arg(results);
-    unshare.arg(workspace().join("docs")).args(words);
-    unshare
+impl Machine {
+    /// Makes the root, or finds the one of an earlier run, and copies our programs.
+    pub(super) fn make(folder: &Path, release: &str) -> Result<Self, Problem> {
+        let (root, lock) = root(folder, release, &[("login", &PACKAGES)])?;
+        fs::create_dir_all(folder.join("upper")).context("making a folder to enter it")?;
+        remove_left_behind(folder);
+        let prefix = format!("{OWN}{}-", std::process::id());
+        let own =
+            tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).context("making a folder for this run")?;
+        // Users of the machine start the programs, too.
+        fs::set_permissions(own.path(), Permissions::from_mode(0o755)).context("making a folder for this run")?;
+        let machine = Self { root, own, _lock: lock };
+        for folder in [machine.programs(), machine.results()] {
+            fs::create_dir(folder).context("making a folder for this run")?;
+        }
+        for name in PROGRAMS {
+            fs::copy(target().join("debug").join(name), machine.programs().join(name))
+                .context(format!("copying {name}"))?;
+        }
+        Ok(machine)
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.own.path().join("bin")
+    }
+
+    /// Where the stories leave pictures. It goes away with this value.
+    pub(super) fn results(&self) -> PathBuf {
+        self.own.path().join("results")
+    }
+
+    /// A command in a fresh copy of the machine, without a network but loopback.
+    pub(super) fn enter(&self, words: &[&str]) -> Command {
+        let mut unshare = command(
+            "unshare",
+            ["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"],
+        );
+        unshare.args(["--", "sh", "xtask/src/login/enter.sh"]).arg(&self.root).arg(self.root.with_file_name("upper"));
+        unshare.arg(self.programs()).arg(self.results()).arg(workspace().join("docs")).args(words);
+        unshare
+    }
+}
+
+/// How the folders of runs are called; the process's number and something random follow.
+const OWN: &str = "run-";
+
+/// Removes the folders of runs that were killed.
+fn remove_left_behind(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(OWN)?.split('-').next());
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Packages that a root needs, by what needs them.
+pub(super) type Needs<'a> = &'a [(&'a str, &'a [&'a str])];
+
+/// Makes the root of a release with packages, or finds the one of an earlier run.
+///
+/// Nobody changes it until the file is closed.
+pub(super) fn root(folder: &Path, release: &str, needs: Needs<'_>) -> Result<(PathBuf, File), Problem> {
+    fs::create_dir_all(folder).context("making a folder for a root of Debian")?;
+    let root = folder.join(release);
+    let lock = File::create(folder.join(format!("{release}.lock"))).context("locking the root")?;
+    lock.lock_shared().context("locking the root")?;
+    while !is_complete(&root, needs) {
+        lock.unlock().context("unlocking the root")?;
+        if lock.try_lock().is_err() {
+            say("    waiting for other runs to leave the root");
+            lock.lock().context("locking the root")?;
+        }
+        // Another run may have made it meanwhile.
+        if !is_complete(&root, needs) {
+            debian::root(folder, release, "")?;
+            install(&root, needs)?;
+        }
+        lock.unlock().context("unlocking the root")?;
+        lock.lock_shared().context("locking the root")?;
+    }
+    Ok((root, lock))
+}
+
+/// Says which packages were installed in a root.
+fn note(root: &Path, what: &str) -> PathBuf {
+    root.join("var/cache/apt").join(format!("pocketcard-{what}"))
+}
+
+fn is_complete(root: &Path, needs: Needs<'_>) -> bool {
+    needs
+        .iter()
+        .all(|(what, packages)| fs::read_to_string(note(root, what)).is_ok_and(|text| text == packages.join(" ")))
+}
+
+fn install(root: &Path, needs: Needs<'_>) -> Result<(), Problem> {
+    let policy = root.join("usr/sbin/policy-rc.d");
+    fs::write(&policy, POLICY).context("writing policy-rc.d")?;
+    fs::set_permissions(&policy, Permissions::from_mode(0o755)).context("writing policy-rc.d")?;
+    let inside = |arguments: &[&str]| {
+        let mut chroot = command("chroot", [root]);
+        chroot.args(["apt-get", "--quiet=2", "--yes"]).args(arguments);
+        run(chroot.env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    inside(&["update"])?;
+    for (what, packages) in needs {
+        inside(&[&["install", "--no-install-recommends"], *packages].concat())?;
+        fs::write(note(root, what), packages.join(" ")).context("noting what was installed")?;
+    }
+    inside(&["clean"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_runs_that_are_over_are_cleaned_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = format!("{OWN}{}-x", std::process::id());
+        // No process has this number. Spec: Linux, PID_MAX_LIMIT
+        for name in ["bookworm", &running, "run-4194305-x"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        remove_left_behind(folder.path());
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["bookworm", running.as_str()]);
+    }
 }

@@ -2,16 +2,17 @@
 
 mod machine;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
 use crate::workspace::{self, cargo, command, output, scratch, target, watch};
 use crate::{Problem, install};
+use machine::Machine;
 
 /// The exit code of a story that could not run.
 const SKIPPED: i32 = 77;
-/// Where the stories leave pictures and tables.
+/// Where their pictures are kept.
 const RESULTS: &str = "login/results";
 
 #[derive(Debug, clap::Args)]
@@ -52,29 +53,28 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
         all.iter().for_each(|name| say(name));
         return Ok(());
     }
-    let root = steps.value(format!("Make a root of Debian {}", arguments.release), || {
-        machine::make(&scratch("login"), &arguments.release)
+    let machine = steps.value(format!("Make a root of Debian {}", arguments.release), || {
+        Machine::make(&scratch("login"), &arguments.release)
     })?;
-    let results = scratch(RESULTS);
-    std::fs::create_dir_all(&results).context("making a folder for results")?;
     let given: Vec<&str> = arguments.stories.iter().map(String::as_str).collect();
     for name in if given.is_empty() { &all } else { &given } {
-        let _ = steps.step(format!("Login: {name}"), || tell(&root, &results, name));
+        let _ = steps.step(format!("Login: {name}"), || tell(&machine, name));
     }
+    copy_pictures(&machine.results(), &scratch(RESULTS))?;
     if arguments.keep_pictures {
-        steps.step("Copy the pictures into docs/images", || keep_pictures(&results))?;
+        steps.step("Copy the pictures into docs/images", || keep_pictures(&machine.results()))?;
     }
     steps.all_good()
 }
 
-fn story_program() -> std::path::PathBuf {
+fn story_program() -> PathBuf {
     target().join("debug/login-story")
 }
 
 /// Tells one story in a fresh copy of the machine.
-fn tell(root: &Path, results: &Path, name: &str) -> Result<Outcome, Problem> {
+fn tell(machine: &Machine, name: &str) -> Result<Outcome, Problem> {
     let mut reason = None;
-    let code = watch(&mut machine::enter(root, results, &["login-story", name]), |line| {
+    let code = watch(&mut machine.enter(&["login-story", name]), |line| {
         if let Some((_, text)) = line.split_once("SKIPPED: ") {
             reason = Some(text.to_owned());
         }
@@ -86,15 +86,19 @@ fn tell(root: &Path, results: &Path, name: &str) -> Result<Outcome, Problem> {
     }
 }
 
-fn keep_pictures(results: &Path) -> Result<Outcome, Problem> {
-    let images = workspace::root().join("docs/images");
-    std::fs::create_dir_all(&images).context("making docs/images")?;
-    for entry in std::fs::read_dir(results).context("looking for pictures")?.flatten() {
-        let path = entry.path();
+/// Copies the pictures in a folder into the docs.
+fn keep_pictures(from: &Path) -> Result<Outcome, Problem> {
+    copy_pictures(from, &workspace::root().join("docs/images")).map(|()| Outcome::Done)
+}
+
+fn copy_pictures(from: &Path, to: &Path) -> Result<(), Problem> {
+    std::fs::create_dir_all(to).context("making a folder for pictures")?;
+    for entry in std::fs::read_dir(from).context("looking for pictures")?.flatten() {
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
         if path.extension().is_some_and(|extension| extension == "png") {
-            std::fs::copy(&path, images.join(entry.file_name())).context("copying a picture")?;
-            say(&format!("    {}", entry.file_name().display()));
+            std::fs::copy(&path, &copy).context("copying a picture")?;
+            say(&format!("    {}", copy.display()));
         }
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
