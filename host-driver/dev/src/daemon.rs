@@ -29,6 +29,7 @@ impl Daemon {
     /// Writes the configuration and starts the daemon.
     ///
     /// - `links`: where the phones listen, in the form `unix:/path`.
+    /// - `dev`: whether it is a private one, that lets in its own user alone.
     pub(crate) fn start(
         folder: &Folder,
         program: &Path,
@@ -36,11 +37,12 @@ impl Daemon {
         links: &[String],
         level: &str,
         more: &str,
+        dev: bool,
     ) -> Result<Self, DevError> {
         let config = folder.join("pocketcardd.toml");
         let driver_socket = folder.join("driver.sock");
         let control_socket = folder.join("control.sock");
-        let text = configuration(&folder.join("daemon"), &driver_socket, &control_socket, slots, links, more);
+        let text = configuration(&folder.join("daemon"), &driver_socket, &control_socket, slots, links, more, dev);
         write_atomically(&config, &text, 0o600)?;
         let mut daemon = Self {
             process: None,
@@ -169,10 +171,12 @@ fn configuration(
     slots: u32,
     links: &[String],
     more: &str,
+    dev: bool,
 ) -> String {
     let quoted = |path: &Path| quote(&path.display().to_string());
-    let mut text = String::from("dev = true\n");
+    let mut text = String::new();
     // Writing to a String cannot fail.
+    let _ = writeln!(text, "dev = {dev}");
     let _ = writeln!(text, "state_dir = {}", quoted(state));
     let _ = writeln!(text, "driver_socket = {}", quoted(driver_socket));
     let _ = writeln!(text, "control_socket = {}", quoted(control_socket));
@@ -208,7 +212,8 @@ mod tests {
     fn the_configuration_quotes_paths() {
         let links = ["unix:/t/a\"b.sock".to_owned()];
         let path = Path::new("/t/back\\slash");
-        let text = configuration(path, Path::new("/t/d"), Path::new("/t/c"), 2, &links, "pin_entry = \"keyboard\"\n");
+        let text =
+            configuration(path, Path::new("/t/d"), Path::new("/t/c"), 2, &links, "pin_entry = \"keyboard\"\n", true);
         assert_eq!(
             text,
             "dev = true\nstate_dir = \"/t/back\\\\slash\"\ndriver_socket = \"/t/d\"\ncontrol_socket = \"/t/c\"\n\

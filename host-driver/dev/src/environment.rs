@@ -38,6 +38,7 @@ pub struct Builder {
     bin_dir: Option<PathBuf>,
     air: Option<Air>,
     paired: bool,
+    system: Option<String>,
 }
 
 /// The adapters of an environment whose phones are reached by Bluetooth.
@@ -61,6 +62,7 @@ impl Default for Builder {
             bin_dir: None,
             air: None,
             paired: true,
+            system: None,
         }
     }
 }
@@ -154,6 +156,14 @@ impl Builder {
         self
     }
 
+    /// Lets the daemon and pcscd stand as those of a system stand: each lets in whom the system's would, pcscd asks polkit if
+    /// it can, and runs as this user. Only root can.
+    #[must_use]
+    pub fn as_system(mut self, pcscd_user: impl Into<String>) -> Self {
+        self.system = Some(pcscd_user.into());
+        self
+    }
+
     /// Starts everything and returns when the cards are in the reader.
     ///
     /// # Errors
@@ -166,11 +176,17 @@ impl Builder {
             return Err(DevError::NoSuch { what: "slot", index, count });
         }
         let folder = Folder::create(self.keep_logs.as_deref())?;
+        if self.system.is_some() {
+            folder.let_through()?;
+        }
         let card_limit = if self.air.is_some() { AIR_CARD_LIMIT } else { CARD_LIMIT };
         let mut adapters = Vec::new();
         if let Some(Air { host, phones }) = self.air.take() {
             self.daemon_config.push_str(&format!("[bluetooth]\nenabled = true\nadapter = \"{host}\"\n"));
             adapters = phones;
+        } else if self.system.is_some() {
+            // Which a system's daemon looks for unless told otherwise.
+            self.daemon_config.push_str("[bluetooth]\nenabled = false\n");
         }
         let mut adapters = adapters.into_iter();
         let mut phones = Vec::new();
@@ -189,7 +205,9 @@ impl Builder {
             phones.push(phone);
         }
         let links: Vec<String> = phones.iter().filter(|phone| !phone.is_on_air()).map(Phone::address).collect();
-        let daemon = Daemon::start(&folder, &built.daemon, self.slots, &links, &self.log_level, &self.daemon_config)?;
+        let dev = self.system.is_none();
+        let daemon =
+            Daemon::start(&folder, &built.daemon, self.slots, &links, &self.log_level, &self.daemon_config, dev)?;
         let mut environment = Environment { slots: self.slots, built, phones, pcscd: None, daemon, folder };
         for phone in &mut environment.phones {
             phone.restart()?;
@@ -203,12 +221,14 @@ impl Builder {
         for slot in 0..paired {
             environment.daemon.wait_card(slot, true, card_limit)?;
         }
-        let device = device_name(environment.daemon.driver_socket(), self.slots)?.to_string();
+        let trust = if dev { Trust::OwnUser } else { Trust::System };
+        let device = device_name(environment.daemon.driver_socket(), self.slots, trust)?.to_string();
         let driver = environment.built.driver.clone();
         if !self.more_readers.is_empty() {
             write_atomically(&environment.folder.join("reader.conf.d/more"), &self.more_readers, 0o644)?;
         }
-        environment.pcscd = Some(Pcscd::start(&environment.folder, &driver, &device, &self.log_level)?);
+        environment.pcscd =
+            Some(Pcscd::start(&environment.folder, &driver, &device, &self.log_level, self.system.as_deref())?);
         for slot in 0..paired {
             environment.wait_card(slot, true, card_limit)?;
         }
@@ -216,11 +236,11 @@ impl Builder {
     }
 }
 
-/// What tells the driver where the daemon is, and that it runs as this user.
-fn device_name(socket: &Path, slots: u32) -> Result<DeviceName, DevError> {
+/// What tells the driver where the daemon is, and whom it runs as.
+fn device_name(socket: &Path, slots: u32, trust: Trust) -> Result<DeviceName, DevError> {
     let count = DeviceName::MAX_SLOTS.into();
     let slots = u8::try_from(slots).map_err(|_| DevError::NoSuch { what: "slot", index: slots as usize, count })?;
-    DeviceName::new(socket, slots, Trust::OwnUser).map_err(|_| DevError::FolderName { folder: socket.to_path_buf() })
+    DeviceName::new(socket, slots, trust).map_err(|_| DevError::FolderName { folder: socket.to_path_buf() })
 }
 
 /// A reader with phones in it that nobody else sees. Dropping it ends every process and removes the folder.

@@ -82,6 +82,12 @@ pub enum DevError {
         /// The path.
         folder: PathBuf,
     },
+    /// The computer has no such user.
+    #[error("there is no user {name} on this computer")]
+    NoSuchUser {
+        /// Who pcscd was to run as.
+        name: String,
+    },
     /// No phone or slot has this number.
     #[error("there is no {what} {index}; this environment has {count}")]
     NoSuch {

@@ -3,11 +3,12 @@
 use std::ffi::{CStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use pocketcard_ipc::accounts::Accounts;
 use rustix::fs::inotify;
 
 use crate::DevError;
@@ -22,10 +23,16 @@ pub const READER: &str = "Pocketcard dev";
 const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs inside the new mount namespace. pcscd's socket path is compiled in, so what lies there is replaced.
-///
-/// The death signal is set again at the very end: the kernel forgets it when the namespace grants capabilities.
 const ENTER: &str = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir /run/pcscd \
-                     && mount --bind \"$0\" /run/pcscd && exec setpriv --pdeathsig KILL -- \"$@\"";
+                     && mount --bind \"$0\" /run/pcscd && exec \"$@\"";
+/// The same for a system's own pcscd, which has to find the system's bus, and polkit there.
+const ENTER_SYSTEM: &str =
+    "mount --make-rprivate / && mkdir -p /run/pcscd && mount --bind \"$0\" /run/pcscd && exec \"$@\"";
+/// The death signal is set again at the very end: the kernel forgets it when the namespace grants capabilities, and when the
+/// user changes.
+const TIED: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "--"];
+/// Beside its user, what pcscd's unit takes from it.
+const UNPRIVILEGED: [&str; 4] = ["--init-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"];
 
 /// The private pcscd, with handles to kill and restart it.
 #[derive(Debug)]
@@ -38,27 +45,38 @@ pub struct Pcscd {
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
     folder: PathBuf,
+    /// Whom it runs as, if it runs as a system's own does.
+    user: Option<String>,
 }
 
 impl Pcscd {
     /// Writes the reader's configuration and starts pcscd with it.
-    pub(crate) fn start(folder: &Folder, driver: &Path, device: &str, level: &str) -> Result<Self, DevError> {
+    ///
+    /// - `user`: whom it runs as, as a system's own, which asks polkit if it can; only root may say so. Else it is this
+    ///   process's user, and everybody who gets through to its socket is let in.
+    pub(crate) fn start(
+        folder: &Folder,
+        driver: &Path,
+        device: &str,
+        level: &str,
+        user: Option<&str>,
+    ) -> Result<Self, DevError> {
         // Under a name that pcscd's configuration can hold, wherever the workspace lies.
         let link = folder.join("libifd_pocketcard.so");
         symlink(driver, &link).context("naming the driver")?;
         let configuration = reader_configuration(device, &link);
         write_atomically(&folder.join("reader.conf.d/pocketcard-dev"), &configuration, 0o644)?;
-        Self::start_as_configured(folder, level)
+        Self::start_as_configured(folder, level, user)
     }
 
     /// Starts pcscd with whatever readers the folder's configuration names.
-    fn start_as_configured(folder: &Folder, level: &str) -> Result<Self, DevError> {
+    fn start_as_configured(folder: &Folder, level: &str, user: Option<&str>) -> Result<Self, DevError> {
         let program = system_program("pcscd", "pcscd")?;
         let unshare = system_program("unshare", "util-linux")?;
         system_program("mount", "mount")?;
         let mut arguments = vec!["--foreground".into(), "--info".into(), "--config".into()];
         arguments.push(folder.join("reader.conf.d").into());
-        if knows_disable_polkit(&program) {
+        if user.is_none() && knows_disable_polkit(&program) {
             arguments.push("--disable-polkit".into());
         }
         let mut pcscd = Self {
@@ -74,9 +92,25 @@ impl Pcscd {
                 ("RUST_LOG", level.into()),
             ],
             folder: folder.path().to_path_buf(),
+            user: None,
         };
-        pcscd.restart()?;
+        match user {
+            Some(user) => pcscd.restart_as(user)?,
+            None => pcscd.restart()?,
+        }
         Ok(pcscd)
+    }
+
+    /// Starts pcscd as another user, in a folder that is this user's. Only root can.
+    ///
+    /// # Errors
+    /// Those of [`Self::restart`]; [`DevError::NoSuchUser`].
+    pub fn restart_as(&mut self, user: &str) -> Result<(), DevError> {
+        let number = Accounts::load().user(user).ok_or_else(|| DevError::NoSuchUser { name: user.to_owned() })?;
+        self.kill();
+        chown(self.folder.join("run"), Some(number.0), None).context("giving pcscd its folder")?;
+        self.user = Some(user.to_owned());
+        self.restart()
     }
 
     /// The socket that clients are to use, by `PCSCLITE_CSOCK_NAME`.
@@ -93,8 +127,15 @@ impl Pcscd {
         self.kill();
         let as_root = rustix::process::geteuid().is_root();
         let mut arguments: Vec<OsString> = vec![if as_root { "-m" } else { "-Urm" }.into(), "--".into()];
-        arguments.extend(["sh", "-c", ENTER].map(OsString::from));
+        let enter = if self.user.is_some() { ENTER_SYSTEM } else { ENTER };
+        arguments.extend(["sh", "-c", enter].map(OsString::from));
         arguments.push(self.folder.join("run").into());
+        if let Some(user) = self.user.as_deref().filter(|user| *user != "root") {
+            arguments.extend(["setpriv", "--reuid", user, "--regid", user].map(OsString::from));
+            arguments.extend(UNPRIVILEGED.map(OsString::from));
+            arguments.push("--".into());
+        }
+        arguments.extend(TIED.map(OsString::from));
         arguments.push(self.program.clone().into());
         arguments.extend(self.arguments.iter().cloned());
         let watch = Watch::new(&self.folder.join("run"))?;
@@ -206,7 +247,7 @@ mod tests {
         }
         let folder = Folder::create(None).unwrap();
         // pcscd leaves when a LIBPATH does not exist, and says so.
-        match Pcscd::start(&folder, Path::new("/nonexistent/driver.so"), "/dev/null", "info") {
+        match Pcscd::start(&folder, Path::new("/nonexistent/driver.so"), "/dev/null", "info", None) {
             Err(DevError::ChildEnded { process, tail, .. }) => {
                 assert_eq!(process, "pcscd");
                 assert!(tail.contains("libifd_pocketcard.so"), "{tail}");
@@ -218,7 +259,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         std::fs::remove_file(folder.join("reader.conf.d/pocketcard-dev")).unwrap();
-        let mut pcscd = Pcscd::start_as_configured(&folder, "info").unwrap();
+        let mut pcscd = Pcscd::start_as_configured(&folder, "info", None).unwrap();
         assert!(UnixStream::connect(pcscd.socket()).is_ok());
         pcscd.kill();
         assert!(UnixStream::connect(pcscd.socket()).is_err());
