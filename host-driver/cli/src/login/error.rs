@@ -52,6 +52,10 @@ pub(crate) enum LoginError {
     NothingSetUp,
     #[error("no phone signs {0} in")]
     NoSuchMapping(String),
+    #[error("another `pocketcard login` is at work")]
+    Busy,
+    #[error("{} is a symbolic link", .0.display())]
+    Link(PathBuf),
     #[error("changed since it was written, so not put back: {0}")]
     Changed(String),
     #[error("{} cannot be understood", .0.display())]
@@ -78,6 +82,8 @@ impl LoginError {
             Self::NotDebian => "docs/login.md shows the lines; put them where your system wants them",
             Self::NoService(_) => "name those that have the line `@include common-auth` with --service",
             Self::ModuleMissing(package) => return Some(format!("apt-get install {package}")),
+            Self::Busy => "let it end, or end it; then try again",
+            Self::Link(_) => "nothing was changed; put a file in its place, and try again",
             Self::Changed(_) => {
                 "look at what changed, then: pocketcard login undo --force; the originals are in /etc/pocketcard/login/undo"
             }

@@ -14,8 +14,6 @@ use super::{FOLDER, LoginError, services};
 
 /// Originals and journal, below [`FOLDER`].
 const UNDO: &str = "undo";
-/// Unchanged lines that a diff shows around a change.
-const CONTEXT: usize = 3;
 
 /// What was done to one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +120,12 @@ impl Journal {
 
 impl Entry {
     fn state(&self, root: &Path) -> State {
-        let now = fs::read(root.join(&self.path)).ok();
+        let path = root.join(&self.path);
+        // Neither we nor whoever was before us left a link here.
+        if path.is_symlink() {
+            return State::Changed;
+        }
+        let now = fs::read(path).ok();
         let before = self.original.as_ref().and_then(|original| fs::read(copy(root, original)).ok());
         match &now {
             Some(now) if [Some(&self.written), self.replaced.as_ref()].contains(&Some(&digest(now))) => State::Written,
@@ -141,6 +144,10 @@ fn copy(root: &Path, original: &Original) -> PathBuf {
 /// A file that was there before us and that somebody has changed since we wrote it stays as it is: written anew from what it
 /// was once, it would lose the change unasked, and a user whose phone is lost has to be taken out all the same. Gives those.
 pub(super) fn apply(root: &Path, plan: &Plan) -> Result<Vec<PathBuf>, LoginError> {
+    // Written anew, a link would be a file, and what it leads to would be as before.
+    if let Some(link) = plan.files.iter().find(|file| is_link_of_others(root, &file.path)) {
+        return Err(LoginError::Link(Path::new("/").join(&link.path)));
+    }
     let undo = root.join(FOLDER).join(UNDO);
     fs::create_dir_all(&undo).map_err(|source| LoginError::File { what: "making", path: undo.clone(), source })?;
     let mut journal = Journal::load(root)?;
@@ -167,6 +174,11 @@ pub(super) fn apply(root: &Path, plan: &Plan) -> Result<Vec<PathBuf>, LoginError
         write_atomically(&root.join(path), content.as_bytes(), mode, original.map(|of| (of.uid, of.gid)))?;
     }
     Ok(changed)
+}
+
+/// One in the place of a file that we wrote counts as changed, and stays.
+fn is_link_of_others(root: &Path, path: &Path) -> bool {
+    root.join(path).is_symlink() && !Journal::load(root).is_ok_and(|journal| journal.holds(path))
 }
 
 /// Copies a file to where undo finds it.
@@ -253,34 +265,6 @@ fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// One change as `diff -u` shows it; nothing if there is none. All that lies between the first and the last line that
-/// differ is one piece.
-pub(super) fn diff(path: &Path, old: Option<&str>, new: &str) -> String {
-    let (before, after): (Vec<&str>, Vec<&str>) = (old.unwrap_or_default().lines().collect(), new.lines().collect());
-    if before == after {
-        return String::new();
-    }
-    let head = before.iter().zip(&after).take_while(|(old, new)| old == new).count();
-    let rest = before.len().min(after.len()) - head;
-    let tail = before.iter().rev().zip(after.iter().rev()).take(rest).take_while(|(old, new)| old == new).count();
-    let start = head.saturating_sub(CONTEXT);
-    let end = |lines: &[&str]| (lines.len() - tail + CONTEXT).min(lines.len());
-    let range = |lines: &[&str]| {
-        let length = end(lines) - start;
-        format!("{},{length}", if length == 0 { 0 } else { start + 1 })
-    };
-    let from = if old.is_some() { format!("/{}", path.display()) } else { "/dev/null".to_owned() };
-    let mut text = format!("--- {from}\n+++ /{}\n@@ -{} +{} @@\n", path.display(), range(&before), range(&after));
-    let mut put = |sign: char, lines: &[&str], from: usize, to: usize| {
-        lines.iter().take(to).skip(from).for_each(|line| text.push_str(&format!("{sign}{line}\n")));
-    };
-    put(' ', &before, start, head);
-    put('-', &before, head, before.len() - tail);
-    put('+', &after, head, after.len() - tail);
-    put(' ', &after, after.len() - tail, end(&after));
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,6 +334,29 @@ mod tests {
     }
 
     #[test]
+    fn a_symbolic_link_is_never_written_over_unasked() {
+        let root = debian();
+        let (rule, elsewhere) = (root.path().join("etc/pam.d/pocketcard-auth"), root.path().join("elsewhere"));
+        fs::write(&elsewhere, "theirs\n").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &rule).unwrap();
+        let before = tree(root.path());
+        let plan = Plan::new(root.path(), &mappings(&["alice"]), &[]).unwrap();
+        let error = apply(root.path(), &plan).unwrap_err();
+        assert!(matches!(&error, LoginError::Link(path) if path.ends_with("pam.d/pocketcard-auth")), "{error}");
+        assert_eq!(tree(root.path()), before, "nothing was written");
+        fs::remove_file(&rule).unwrap();
+        set_up(root.path(), &["alice"]);
+        // Somebody moves a file that we wrote and puts a link in its place.
+        let su = root.path().join("etc/pam.d/su");
+        fs::rename(&su, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &su).unwrap();
+        let plan = Plan::new(root.path(), &mappings(&["alice", "carol"]), &[]).unwrap();
+        assert_eq!(apply(root.path(), &plan).unwrap(), [Path::new("etc/pam.d/su")]);
+        assert!(su.is_symlink());
+        assert!(matches!(undo(root.path(), false).unwrap_err(), LoginError::Changed(_)));
+    }
+
+    #[test]
     fn whatever_stops_it_half_way_can_be_undone() {
         let root = debian();
         let before = tree(root.path());
@@ -394,18 +401,5 @@ mod tests {
             undo(root.path(), false).unwrap();
             assert_eq!(tree(root.path()), before, "{written} files written");
         }
-    }
-
-    #[test]
-    fn a_diff_is_one_that_patch_takes() {
-        let old = "1\n2\n3\n4\n@include common-auth\n6\n7\n8\n9\n";
-        let new = old.replace("@include common-auth", "auth substack pocketcard-auth");
-        assert_eq!(
-            diff(Path::new("etc/pam.d/su"), Some(old), &new),
-            "--- /etc/pam.d/su\n+++ /etc/pam.d/su\n@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-@include common-auth\n\
-             +auth substack pocketcard-auth\n 6\n 7\n 8\n"
-        );
-        assert_eq!(diff(Path::new("a"), None, "x\n"), "--- /dev/null\n+++ /a\n@@ -0,0 +1,1 @@\n+x\n");
-        assert_eq!(diff(Path::new("a"), Some("x\n"), "x\n"), "");
     }
 }

@@ -4,8 +4,10 @@
 //! whatever breaks; and `undo` puts every file back as it was, byte for byte.
 
 mod certificate;
+mod diff;
 mod error;
 mod files;
+mod lock;
 mod mapping;
 mod plan;
 mod services;
@@ -21,6 +23,7 @@ use crate::terminal::{Person, Terminal, print};
 
 pub(crate) use error::LoginError;
 use files::{Applied, Journal};
+use lock::Lock;
 use mapping::{Mapping, Mappings};
 use plan::{Module, Plan};
 
@@ -101,6 +104,8 @@ fn setup(
     person: &mut impl Person,
 ) -> Result<ExitCode, Failure> {
     mapping::check_user(root, &arguments.user)?;
+    // Held while the person is asked, too: what they agree to is what is written.
+    let _lock = (!arguments.dry_run).then(|| Lock::take(root, lock::PATIENCE)).transpose()?;
     let phone = choose(&connect()?.status()?, arguments.phone.as_deref())?;
     let certificate = certificate::of_slot(phone.slot)?;
     let authority = arguments.ca.as_deref().map(certificate::authority).transpose()?;
@@ -196,6 +201,11 @@ fn line(mapping: &Mapping) -> String {
 }
 
 fn undo(root: &Path, user: Option<&str>, force: bool) -> Result<ExitCode, Failure> {
+    let _lock = match Mappings::load(root)?.module {
+        Some(_) => Lock::take(root, lock::PATIENCE)?,
+        // Nothing to wait for, nor to be root for.
+        None => return Err(LoginError::NothingSetUp.into()),
+    };
     let mut mappings = Mappings::load(root)?;
     if mappings.module.is_none() {
         return Err(LoginError::NothingSetUp.into());
@@ -229,7 +239,7 @@ fn remove(root: &Path, mappings: &Mappings, force: bool) -> Result<ExitCode, Fai
 /// What remains admits nobody, since the phone's card is in no reader any more; it would, if the phone were paired again.
 pub(crate) fn after_forgetting(phone_id: &str) -> Result<(), Failure> {
     let root = Path::new("/");
-    let mut mappings = Mappings::load(root)?;
+    let mappings = Mappings::load(root)?;
     let remaining: String = mappings.users.iter().filter(|mapping| mapping.phone_id == phone_id).map(line).collect();
     if remaining.is_empty() {
         return Ok(());
@@ -238,6 +248,8 @@ pub(crate) fn after_forgetting(phone_id: &str) -> Result<(), Failure> {
     let mut terminal = Terminal;
     let may = rustix::process::geteuid().is_root() && terminal.can_answer();
     if may && terminal.ask("Take that back, too?")? {
+        let _lock = Lock::take(root, lock::PATIENCE)?;
+        let mut mappings = Mappings::load(root)?;
         mappings.remove(|mapping| mapping.phone_id == phone_id);
         remove(root, &mappings, false)?;
     } else {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
 use x509_cert::der::DecodePem;
 
-use super::files::{Journal, diff};
+use super::diff::diff;
+use super::files::Journal;
 use super::mapping::{self, Mapping, Mappings};
 use super::services::{self, Services};
 use super::{FOLDER, LoginError, certificate};
@@ -85,7 +86,9 @@ impl Plan {
 
     /// Services that were named and are left out, with the reason.
     pub(super) fn left_out(&self) -> Vec<String> {
-        self.services.unfit.iter().map(|name| format!("{name} (it has no line `@include common-auth`)")).collect()
+        let unfit = self.services.unfit.iter().map(|name| format!("{name} (it has no line `@include common-auth`)"));
+        let links = self.services.links.iter().map(|name| format!("{name} (it is a symbolic link, which stays one)"));
+        unfit.chain(links).collect()
     }
 
     /// What would change, as `diff -u` shows it.

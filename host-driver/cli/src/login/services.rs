@@ -40,6 +40,9 @@ pub(super) struct Services {
     pub(super) covered: Vec<String>,
     /// Those that were named but do not ask for the password as Debian's do.
     pub(super) unfit: Vec<String>,
+    /// Those that are symbolic links to a file that stays as it is. A file in the place of the link would not follow the
+    /// other any more.
+    pub(super) links: Vec<String>,
 }
 
 impl Services {
@@ -62,6 +65,11 @@ impl Services {
             let plain = !name.is_empty() && !name.contains('/') && !name.starts_with('.') && name != RULE;
             let text = plain.then(|| fs::read_to_string(folder.join(name)).ok()).flatten();
             let original = before(&Path::new(FOLDER).join(name)).and_then(|bytes| String::from_utf8(bytes).ok());
+            let fits = text.as_deref().is_some_and(|text| with_rule(text).is_some());
+            if original.is_none() && folder.join(name).is_symlink() && (fits || !named.is_empty()) {
+                found.links.push(name.clone());
+                continue;
+            }
             match original.or(text) {
                 Some(text) => match with_rule(&text) {
                     Some(new) => found.changed.push((name.clone(), new)),
@@ -76,6 +84,13 @@ impl Services {
             let shown = if named.is_empty() { "none has the usual line".to_owned() } else { named.join(", ") };
             return Err(LoginError::NoService(shown));
         }
+        // A link from one service to another goes with it.
+        let follows = |name: &String| {
+            let target = folder.join(name).canonicalize().ok();
+            found.changed.iter().any(|(changed, _)| folder.join(changed).canonicalize().ok() == target)
+        };
+        let (followers, links) = std::mem::take(&mut found.links).into_iter().partition(follows);
+        (found.covered, found.links) = (followers, links);
         let is_changed = |name: &str| found.changed.iter().any(|(changed, _)| changed == name);
         for name in USUAL.into_iter().filter(|name| !is_changed(name)) {
             let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
@@ -147,6 +162,22 @@ mod tests {
         assert_eq!(with_rule(commented).unwrap(), "#@include common-auth\nauth substack pocketcard-auth\n");
         let both = ["su".to_owned(), "twice".to_owned()];
         assert_eq!(Services::find(root.path(), &both, |_| None).unwrap().unfit, ["twice"]);
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let root = folder(&[("common-auth", ""), ("login", "@include common-auth\n")]);
+        let (etc, outside) = (root.path().join(FOLDER), root.path().join("sudo"));
+        fs::write(&outside, "@include common-auth\n").unwrap();
+        std::os::unix::fs::symlink(&outside, etc.join("sudo")).unwrap();
+        std::os::unix::fs::symlink("login", etc.join("i3lock")).unwrap();
+        for named in [vec![], ["i3lock", "login", "sudo"].map(str::to_owned).to_vec()] {
+            let found = Services::find(root.path(), &named, |_| None).unwrap();
+            assert_eq!(found.changed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["login"]);
+            assert_eq!((found.covered, found.links), (vec!["i3lock".to_owned()], vec!["sudo".to_owned()]));
+        }
+        let error = Services::find(root.path(), &["sudo".to_owned()], |_| None).unwrap_err();
+        assert!(matches!(error, LoginError::NoService(_)), "{error}");
     }
 
     #[test]
