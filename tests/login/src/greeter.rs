@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pocketcard_dev::TEST_PIN;
 
+use crate::air;
 use crate::clients::world;
 use crate::failure::{Context, Failure, expect};
 use crate::screen::Screen;
@@ -94,9 +95,8 @@ pub(crate) fn lightdm() -> Result<(), Failure> {
         fs::create_dir_all(folder).context("making a folder")?;
         fs::write(Path::new(folder).join(file), text).context("configuring LightDM")?;
     }
-    fs::create_dir_all("/run/dbus").context("making a folder for D-Bus")?;
     world.leave(0)?;
-    let _bus = Service::start("dbus-daemon", &["--system", "--nofork", "--nopidfile"])?;
+    let _bus = if air::is_here() { None } else { Some(bus()?) };
     eventually("D-Bus", SOON, || Path::new("/run/dbus/system_bus_socket").exists())?;
     let _lightdm = Service::start("lightdm", &["-d"])?;
     let told = tell(&mut world);
@@ -106,6 +106,12 @@ pub(crate) fn lightdm() -> Result<(), Failure> {
         end.iter().rev().for_each(|line| say(line));
     }
     told
+}
+
+/// D-Bus. With the phone on the air it runs already, for bluetoothd.
+fn bus() -> Result<Service, Failure> {
+    fs::create_dir_all("/run/dbus").context("making a folder for D-Bus")?;
+    Service::start("dbus-daemon", &["--system", "--nofork", "--nopidfile"])
 }
 
 fn tell(world: &mut crate::world::World) -> Result<(), Failure> {

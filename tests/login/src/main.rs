@@ -4,6 +4,7 @@
 //! should, 77 that it could not run here. It changes the users and the PAM of the machine it runs on, and so refuses to
 //! run anywhere but in that Debian.
 
+mod air;
 mod browser;
 mod card;
 mod clients;

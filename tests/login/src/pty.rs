@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
+use crate::air::patient;
 use crate::failure::{Context, Failure};
 
 /// How often it is looked whether a program has turned the echo off, which gives no event.
@@ -75,6 +76,7 @@ impl Dialogue {
 
     /// Waits for one of some texts, after what was waited for before, and says which.
     pub(crate) fn one_of(&mut self, wanted: &[&str], limit: Duration) -> Result<usize, Failure> {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         loop {
             let new = self.seen.get(self.read..).unwrap_or_default();
@@ -105,11 +107,12 @@ impl Dialogue {
 
     /// Types a secret, once the program has turned the echo off: what is typed earlier it throws away.
     pub(crate) fn type_secret(&mut self, secret: &str) -> Result<(), Failure> {
-        let deadline = Instant::now() + ECHO_LIMIT;
+        let limit = patient(ECHO_LIMIT);
+        let deadline = Instant::now() + limit;
         while tcgetattr(&self.terminal).is_ok_and(|modes| modes.local_modes.contains(LocalModes::ECHO)) {
             if Instant::now() > deadline {
                 let seen = self.seen.clone();
-                return Err(Failure::Silent { wanted: "a prompt without echo".to_owned(), limit: ECHO_LIMIT, seen });
+                return Err(Failure::Silent { wanted: "a prompt without echo".to_owned(), limit, seen });
             }
             thread::sleep(ECHO_POLL);
         }
@@ -118,6 +121,7 @@ impl Dialogue {
 
     /// Waits for the program's end; what it wrote is in [`Self::seen`] then.
     pub(crate) fn end(&mut self, limit: Duration) -> Result<ExitStatus, Failure> {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         loop {
             match self.arriving.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

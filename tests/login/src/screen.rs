@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::air;
 use crate::failure::{Context, Failure, expect};
 use crate::world::{SOON, eventually, run, say, text};
 
@@ -77,6 +78,7 @@ impl Screen {
 
     /// Takes a picture for the docs.
     pub(crate) fn picture(&self, name: &str) -> Result<(), Failure> {
+        let name = air::picture_name(name);
         let path = Path::new(RESULTS).join(format!("{name}.png"));
         let shown = path.display().to_string();
         self.command("import", &["-window", "root", "-strip", &shown])?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use pocketcard_dev::{Builder, CARD_LIMIT, Environment};
 
+use crate::air;
 use crate::failure::{Context, Failure, expect};
 
 /// Who has a phone, and the password beside it.
@@ -53,6 +54,7 @@ impl World {
         }
         fs::write("/etc/sudoers.d/stories", "alice ALL=(ALL) ALL\nDefaults passwd_tries=1\n").context("sudoers")?;
         fs::write("/etc/hosts", "127.0.0.1 localhost server.example\n127.0.1.1 machine\n").context("hosts")?;
+        let builder = if air::is_here() { air::on(builder) } else { builder };
         let environment = builder.start()?;
         let folder = environment.folder();
         // PAM modules of setuid programs read no environment, and users have to get through to pcscd's socket.
@@ -66,18 +68,26 @@ impl World {
         Ok(Self { environment })
     }
 
-    /// The phone leaves: its process is killed.
+    /// The phone leaves: its process is killed, or it goes out of range.
     pub(crate) fn leave(&mut self, phone: usize) -> Result<(), Failure> {
-        self.environment.phone(phone)?.kill();
+        if air::is_here() {
+            air::in_range(false)?;
+        } else {
+            self.environment.phone(phone)?.kill();
+        }
         let slot = u32::try_from(phone).unwrap_or_default();
-        Ok(self.environment.wait_card(slot, false, CARD_LIMIT)?)
+        Ok(self.environment.wait_card(slot, false, air::patient(CARD_LIMIT))?)
     }
 
     /// The phone comes back.
     pub(crate) fn come(&mut self, phone: usize) -> Result<(), Failure> {
-        self.environment.phone(phone)?.restart()?;
+        if air::is_here() {
+            air::in_range(true)?;
+        } else {
+            self.environment.phone(phone)?.restart()?;
+        }
         let slot = u32::try_from(phone).unwrap_or_default();
-        Ok(self.environment.wait_card(slot, true, CARD_LIMIT)?)
+        Ok(self.environment.wait_card(slot, true, air::patient(CARD_LIMIT))?)
     }
 
     /// Enters a wrong PIN until none is left.
@@ -144,9 +154,10 @@ pub(crate) fn run(command: &mut Command, input: &str) -> Result<Output, Failure>
     }
     let (sender, ended) = std::sync::mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output()));
-    match ended.recv_timeout(COMMAND_LIMIT) {
+    let limit = air::patient(COMMAND_LIMIT);
+    match ended.recv_timeout(limit) {
         Ok(output) => output.context(format!("waiting for {name}")),
-        Err(_) => Err(Failure::Hangs { program: name, limit: COMMAND_LIMIT, seen: String::new() }),
+        Err(_) => Err(Failure::Hangs { program: name, limit, seen: String::new() }),
     }
 }
 
@@ -174,6 +185,7 @@ pub(crate) fn as_user(user: &str) -> Vec<String> {
 
 /// Waits until something holds, for what gives no event.
 pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<(), Failure> {
+    let limit = air::patient(limit);
     let deadline = Instant::now() + limit;
     while !holds() {
         if Instant::now() > deadline {

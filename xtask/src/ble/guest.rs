@@ -72,6 +72,16 @@ impl Job {
         scratch("ble").join(format!("{}.log", self.name))
     }
 
+    /// Where a story that takes pictures leaves them.
+    pub(super) fn pictures(&self) -> PathBuf {
+        self.folder().join("results")
+    }
+
+    /// The folder that the guest may write to.
+    fn folder(&self) -> PathBuf {
+        scratch("ble").join("share").join(&self.name)
+    }
+
     /// Boots a guest, runs the story in it and waits for both.
     pub(super) fn boot(&self, image: &Image) -> Result<Verdict, Problem> {
         let share = self.share()?;
@@ -100,7 +110,7 @@ impl Job {
 
     /// Makes the folder that the guest may write to, with the story in it.
     fn share(&self) -> Result<PathBuf, Problem> {
-        let share = scratch("ble").join("share").join(&self.name);
+        let share = self.folder();
         if share.exists() {
             fs::remove_dir_all(&share).context("clearing the guest's folder")?;
         }

@@ -6,6 +6,7 @@
 mod debian;
 mod guest;
 mod image;
+mod people;
 mod radio;
 
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
 use crate::workspace::{self, cargo, output, scratch, target};
-use crate::{Problem, install};
+use crate::{Problem, install, login};
 use guest::{Job, Verdict};
 use image::Image;
 use radio::{Controllers, Kind};
@@ -108,6 +109,9 @@ pub(crate) struct Arguments {
     /// Show what a story writes while it is told.
     #[arg(long, short)]
     verbose: bool,
+    /// Copy the pictures that were taken into docs/images.
+    #[arg(long)]
+    keep_pictures: bool,
     /// Name of the log and of the guest's folder, for several guests at once.
     #[arg(long, value_name = "NAME", default_value = "run", requires = "run")]
     name: String,
@@ -129,6 +133,7 @@ impl Arguments {
             peers: false,
             trace: false,
             verbose: false,
+            keep_pictures: false,
         }
     }
 }
@@ -141,6 +146,10 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
         let _ = steps
             .step(format!("In the guest: {}", job.name), || repeat(&job, &ready.image, arguments.times, &mut note));
         note.into_iter().for_each(|note| steps.note(note));
+        let pictures = job.pictures();
+        if arguments.keep_pictures && pictures.is_dir() {
+            steps.step("Copy the pictures into docs/images", || login::keep_pictures(&pictures))?;
+        }
     }
     steps.all_good()
 }
@@ -153,6 +162,8 @@ struct Ready {
     /// Where they lie: apart, so that every guest of this run gets the same, whatever is built meanwhile.
     _folder: TempDir,
     root: Option<PathBuf>,
+    /// The Debian that people sign in to, if a story needs it, and what keeps others from changing it.
+    people: Option<(PathBuf, File)>,
 }
 
 /// Installs and builds what is missing. None, and a skipped step, where that is impossible.
@@ -165,8 +176,11 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
         let install = || {
             let needs: &[&str] = if arguments.run.is_none() { &STORY_NEEDS } else { &[] };
             install::apt(&[PACKAGES.as_slice(), needs].concat())?;
-            let root = arguments.debian.as_deref().map(debian::root).transpose()?;
-            Ok((image::prepare()?, Controllers::prepare(arguments.controllers)?, root))
+            let release = arguments.debian.as_deref();
+            let root = release.map(debian::root).transpose()?;
+            let signing_in = people::among(&arguments.story).next().is_some();
+            let people = signing_in.then(|| people::root(release)).transpose()?;
+            Ok((image::prepare()?, Controllers::prepare(arguments.controllers)?, root, people))
         };
         match install() {
             Ok(made) => installed = Some(made),
@@ -175,11 +189,14 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
         }
         Ok(Outcome::Done)
     })?;
-    let Some((image, controllers, root)) = installed else { return Ok(None) };
+    let Some((image, controllers, root, people)) = installed else { return Ok(None) };
     let mut programs = Vec::new();
     if arguments.run.is_none() {
-        steps.step("Build what the stories are about", || build(&STORY_PACKAGES).map(|()| Outcome::Done))?;
+        let more: &[&str] = if people.is_some() { &people::BUILD } else { &[] };
+        let packages = [STORY_PACKAGES.as_slice(), more].concat();
+        steps.step("Build what the stories are about", || build(&packages).map(|()| Outcome::Done))?;
         programs.extend(STORY_PROGRAMS.map(built));
+        programs.extend(people.is_some().then(|| built(people::PROGRAM)));
     } else if controllers != Controllers::Btvirt {
         steps.step("Build what makes adapters of the controllers", || build(&BRIDGE).map(|()| Outcome::Done))?;
     }
@@ -188,7 +205,7 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
     }
     let folder = tempfile::tempdir_in(scratch("ble")).context("making a folder for the programs")?;
     let programs = programs.iter().map(|program| copied(program, folder.path())).collect::<Result<_, _>>()?;
-    Ok(Some(Ready { image, controllers, programs, _folder: folder, root }))
+    Ok(Some(Ready { image, controllers, programs, _folder: folder, root, people }))
 }
 
 fn build(what: &[&str]) -> Result<(), Problem> {
@@ -244,8 +261,15 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         let shown = arguments.verbose;
         jobs.push(Job { name, script, channels, adapters, controllers, limit, shown, ..job.clone() });
     }
+    if let Some((root, _)) = &ready.people {
+        let job = Job { shown: arguments.verbose, ..job };
+        jobs.extend(people::among(&arguments.story).map(|story| people::job(story, root.clone(), job.clone())));
+    }
     match arguments.story.iter().find(|story| !jobs.iter().any(|job| job.name == **story)) {
-        Some(unknown) => Err(Problem::Wrong(format!("no story is called {unknown}; there are:\n{list}"))),
+        Some(unknown) => Err(Problem::Wrong(format!(
+            "no story is called {unknown}; there are:\n{list}{}",
+            people::STORIES.join("\n")
+        ))),
         None => Ok(jobs),
     }
 }

@@ -2,6 +2,7 @@
 
 mod machine;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::problem::Context;
@@ -67,6 +68,12 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
     steps.all_good()
 }
 
+/// The root of the release for a machine of another kind, with what that needs besides. Nobody changes it until the file is
+/// closed.
+pub(crate) fn root(release: &str, packages: &[&str]) -> Result<(PathBuf, File), Problem> {
+    machine::root(&scratch("login"), release, &[("login", &machine::PACKAGES), ("air", packages)])
+}
+
 fn story_program() -> PathBuf {
     target().join("debug/login-story")
 }
@@ -87,7 +94,7 @@ fn tell(machine: &Machine, name: &str) -> Result<Outcome, Problem> {
 }
 
 /// Copies the pictures in a folder into the docs.
-fn keep_pictures(from: &Path) -> Result<Outcome, Problem> {
+pub(crate) fn keep_pictures(from: &Path) -> Result<Outcome, Problem> {
     copy_pictures(from, &workspace::root().join("docs/images")).map(|()| Outcome::Done)
 }
 
