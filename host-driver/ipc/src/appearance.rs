@@ -1,7 +1,9 @@
 //! Waiting for a socket to appear without asking for it again and again.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// Tells when a file of one name appears in its folder.

@@ -80,6 +80,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         operation: Option<u64>,
     },
+    /// The session at the computer was locked: verified PINs end in every slot, and what programs wait for is given up.
+    /// Answered by [`Reply::Done`].
+    EndPin {},
     /// Answered by [`Reply::Status`], then [`Reply::Event`] for everything that happens.
     Watch {},
     /// Answered by [`Reply::Doctor`]: what the daemon can see of its own installation.
@@ -296,6 +299,8 @@ pub enum Event {
         /// Its new name here.
         name: String,
     },
+    /// The daemon ends. Cards that are removed after this say nothing about phones.
+    Stopping {},
     /// Events were lost because this client read too slowly; ask for the status again.
     Lagged {},
     /// An event that this program does not know.
@@ -356,6 +361,7 @@ mod tests {
                 r#"{"request":"cancel","phone":null,"slot":null,"operation":4711}"#,
                 Request::Cancel { phone: None, slot: None, operation: Some(4711) },
             ),
+            (r#"{"request":"end_pin"}"#, Request::EndPin {}),
             (
                 r#"{"request":"rename","phone":"ab","name":"Pixel"}"#,
                 Request::Rename { phone: "ab".into(), name: "Pixel".into() },

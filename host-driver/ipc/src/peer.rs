@@ -31,11 +31,24 @@ impl Peer {
         })
     }
 
+    /// Asks the kernel (`LOCAL_PEERCRED` by `getpeereid`, and `LOCAL_PEERPID`).
+    ///
+    /// # Errors
+    /// What the kernel says; `Unsupported` on a system without that question. Refuse the peer then.
+    #[cfg(target_vendor = "apple")]
+    pub fn of(socket: &impl AsFd) -> io::Result<Self> {
+        use nix::sys::socket::{getsockopt, sockopt};
+
+        let (user, group) = nix::unistd::getpeereid(socket)?;
+        let process = getsockopt(socket, sockopt::LocalPeerPid)?;
+        Ok(Self { user: UserId(user.as_raw()), group: GroupId(group.as_raw()), process })
+    }
+
     /// Asks the kernel.
     ///
     /// # Errors
     /// Always `Unsupported` here. Refuse the peer then.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     pub fn of(_socket: &impl AsFd) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }

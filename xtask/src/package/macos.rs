@@ -1,6 +1,7 @@
 //! What of the package for macOS can be checked on Linux: that it is well-formed and complete. None of it has run on a Mac.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use pocketcard_ipc::driver::{DeviceName, Trust};
@@ -71,6 +72,44 @@ fn the_tree_is_what_macos_looks_for() {
             "usr/local/share/man/man8/pocketcardd.8",
         ]
     );
+}
+
+#[test]
+fn the_folder_of_sockets_and_pairs_is_taken_by_nobody_through_a_link() {
+    let place = tempfile::tempdir().unwrap();
+    let place = fs::canonicalize(place.path()).unwrap();
+    let (folder, theirs) = (place.join("var/pocketcard"), place.join("theirs"));
+    let own_user = fs::metadata(&place).unwrap().uid();
+    // Only root can give a folder away.
+    let owner = if own_user == 0 { 12345 } else { own_user };
+    let own = || {
+        let script = packaging("macos/scripts/own-folder");
+        command("sh", [script, folder.clone(), owner.to_string().into()]).output().unwrap().status.success()
+    };
+    let stands = |path: &Path| {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        (metadata.uid(), metadata.permissions().mode() & 0o777)
+    };
+    fs::create_dir_all(folder.parent().unwrap()).unwrap();
+    fs::create_dir_all(theirs.join("state")).unwrap();
+    let (before, within) = (stands(&theirs), stands(&theirs.join("state")));
+    symlink(&theirs, &folder).unwrap();
+    assert!(!own(), "the folder itself");
+    fs::remove_file(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    symlink(&theirs, folder.join("state")).unwrap();
+    assert!(!own(), "the folder in it");
+    assert_eq!((stands(&theirs), stands(&theirs.join("state"))), (before, within));
+    fs::remove_dir_all(&folder).unwrap();
+    for _ in 0..2 {
+        assert!(own());
+        assert_eq!(stands(&folder), (owner, 0o755));
+        assert_eq!(stands(&folder.join("state")), (owner, 0o700));
+    }
+    if own_user == 0 {
+        chown(&folder, Some(54321), None).unwrap();
+        assert!(!own(), "whoever has pairs there keeps them");
+    }
 }
 
 #[test]

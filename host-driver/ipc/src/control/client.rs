@@ -232,6 +232,14 @@ impl Client {
         self.done(&Request::Cancel { phone: None, slot: None, operation: Some(operation) })
     }
 
+    /// Ends verified PINs, in every slot, and gives up what programs wait for.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn end_pin(&mut self) -> Result<(), ClientError> {
+        self.done(&Request::EndPin {})
+    }
+
     /// Begins a pairing and returns the text for the QR code (none with [`PairMethod::Compare`]) and how long it is
     /// valid. Then call [`Client::receive`] for [`Reply::PairDigits`], answer with [`Client::send`] of
     /// [`Request::PairConfirm`], and receive until [`Reply::Paired`] or [`Reply::Error`].
