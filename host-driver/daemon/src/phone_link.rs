@@ -35,7 +35,7 @@ pub(crate) async fn keep(
     opened: impl Fn() + Send,
 ) {
     let mut pause = Pause::new();
-    let mut looks = 0;
+    let mut looks = Looks::default();
     loop {
         pause.watch(address.path());
         let dialled = Instant::now();
@@ -46,21 +46,38 @@ pub(crate) async fn keep(
                 slot.link_lost(number);
                 if was_open {
                     pause.reset();
-                    looks = if dialled.elapsed() >= SETTLED { LOOKS } else { 0 };
+                    looks.was_up(dialled.elapsed());
                 }
-                if looks > 0 {
-                    looks -= 1;
+                if looks.at_once() {
                     continue;
                 }
                 if was_open || slot.waits() { Duration::ZERO } else { REFUSED_PAUSE }
             }
             Err(error) => {
                 slot.link_unreachable(format!("{address}: {error}"), is_gone(&error));
-                looks = 0;
+                looks = Looks::default();
                 Duration::ZERO
             }
         };
         pause.wait(at_least).await;
+    }
+}
+
+/// How often the phone of a link that was up is yet to be looked for without a pause.
+#[derive(Debug, Default)]
+struct Looks(u8);
+
+impl Looks {
+    /// A link that was open ended, so long after it was dialled.
+    fn was_up(&mut self, time: Duration) {
+        self.0 = if time >= SETTLED { LOOKS } else { 0 };
+    }
+
+    /// Whether to look now; the phone hung up just before.
+    fn at_once(&mut self) -> bool {
+        let left = self.0.checked_sub(1);
+        self.0 = left.unwrap_or(0);
+        left.is_some()
     }
 }
 
@@ -100,5 +117,29 @@ async fn carry(slot: &Slot, number: u64, reader: &mut Reader, opened: &impl Fn()
                 LinkStep::Closed => return was_open,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phone_that_is_being_killed_is_looked_for_until_nobody_takes_links_any_more() {
+        let mut looks = Looks::default();
+        looks.was_up(SETTLED);
+        // The link ended; then one that the dying phone's kernel still took; only then the pause of a phone that lives.
+        assert!(looks.at_once());
+        assert!(looks.at_once());
+        assert!(!looks.at_once());
+    }
+
+    #[test]
+    fn a_phone_that_keeps_hanging_up_costs_no_more_than_the_pauses_allow() {
+        let mut looks = Looks::default();
+        assert!(!looks.at_once(), "it never let us in");
+        looks.was_up(SETTLED);
+        looks.was_up(SETTLED - Duration::from_millis(1));
+        assert!(!looks.at_once());
     }
 }
