@@ -133,7 +133,9 @@ fn control_advice(error: &ClientError) -> Option<String> {
             "start it: systemctl start pocketcardd, or pocketcardd --config FILE. To try things without installing: \
              pocketcard dev"
         }
-        ClientError::Refused { .. } => "run it as root, or join the group: adduser $USER pocketcard, then log in again",
+        ClientError::Refused { .. } => {
+            "join the group: sudo adduser $USER pocketcard, then log out and in again; or run it as root"
+        }
         ClientError::Version { update: Side::Ours, .. } => "install the same release of `pocketcard` as the daemon's",
         ClientError::Version { .. } => "install the new daemon and restart it: systemctl restart pocketcardd",
         ClientError::TimedOut => "look at its log: journalctl -u pocketcardd; `pocketcard doctor` looks further",

@@ -9,6 +9,7 @@ mod bundle;
 mod cancel;
 mod dev;
 mod doctor;
+mod end_pin;
 mod failure;
 #[cfg(test)]
 mod fixtures;
@@ -63,6 +64,8 @@ enum Subcommands {
     Watch(watch::Arguments),
     // Its own words are longer.
     Cancel(cancel::Arguments),
+    // Its own words are longer.
+    EndPin(end_pin::Arguments),
     /// Look for what is wrong and say what to do about it.
     Doctor(doctor::Arguments),
     /// Sign in to this computer with a phone: set it up, show it, take it back.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Subcommands::Status(arguments) => status::run(&arguments, connect),
         Subcommands::Watch(arguments) => watch::run(&arguments, connect),
         Subcommands::Cancel(arguments) => cancel::run(arguments, connect),
+        Subcommands::EndPin(arguments) => end_pin::run(&arguments, connect),
         Subcommands::Doctor(arguments) => doctor::run(&arguments, &control),
         Subcommands::Login(arguments) => login::run(&arguments, connect),
         Subcommands::Dev(arguments) => dev::run(&arguments),
@@ -140,7 +144,9 @@ mod tests {
     fn every_command_has_a_manual_page() {
         let folder = tempfile::tempdir().unwrap();
         man(folder.path()).unwrap();
-        for command in ["", "-pair", "-phones", "-forget", "-status", "-cancel", "-watch", "-doctor", "-dev"] {
+        for command in
+            ["", "-pair", "-phones", "-forget", "-status", "-cancel", "-end-pin", "-watch", "-doctor", "-dev"]
+        {
             let page = folder.path().join(format!("pocketcard{command}.1"));
             assert!(std::fs::read_to_string(&page).unwrap().contains(".TH pocketcard"), "{}", page.display());
         }

@@ -1,17 +1,22 @@
 //! `pocketcard watch`: prints what happens, shows notices on the desktop, and runs what the user wants done when the
 //! phone leaves or comes. `pocketcard status --watch`, a live view, is beside it.
 
+mod check;
 mod error;
 mod feed;
 mod hooks;
 mod live;
+#[cfg_attr(not(target_os = "linux"), path = "watch/session_elsewhere.rs")]
+mod session;
+mod settings;
 mod slots;
 mod walk_away;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pocketcard_ipc::control::{Client, ClientError, Event, Reply, Status};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -27,9 +32,12 @@ use feed::Told;
 use hooks::{Hook, Hooks, Outcome};
 pub(crate) use live::live_view;
 use live::{line_of_json, words};
+use session::{SessionError, Shown};
+use settings::Settings;
 use walk_away::{Action, Reason, WalkAway, Who};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = settings::HELP)]
 pub(crate) struct Arguments {
     /// Print JSON for programs, one line per change, as `pocketcard status --watch --json` does.
     #[arg(long)]
@@ -41,12 +49,21 @@ pub(crate) struct Arguments {
     /// the first one that comes.
     #[arg(long, value_name = "NAME")]
     phone: Option<String>,
+    /// Lock the sessions of this user when the phone leaves, by logind.
+    #[arg(long)]
+    lock: bool,
     /// Run this by /bin/sh when the phone leaves.
     #[arg(long, value_name = "COMMAND")]
     on_leave: Option<String>,
     /// Run this by /bin/sh when the phone comes.
     #[arg(long, value_name = "COMMAND")]
     on_arrive: Option<String>,
+    /// Read this instead of ~/.config/pocketcard/watch.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only print what would be done.
+    #[arg(long, conflicts_with = "json")]
+    check: bool,
 }
 
 /// What the watcher waits for.
@@ -55,6 +72,8 @@ enum Input {
     Daemon(Told),
     /// A command that was started has ended.
     HookEnded,
+    /// Whether the sessions were locked.
+    Locked(Result<Shown, SessionError>),
     /// Ctrl-C and the like.
     Stop,
 }
@@ -62,18 +81,30 @@ enum Input {
 /// Prints every event, shows notices and runs commands, until nobody reads any more or somebody ends it.
 pub(crate) fn run(
     arguments: &Arguments,
-    connect: impl Fn() -> Result<Client, Failure> + Send + 'static,
+    connect: impl Fn() -> Result<Client, Failure> + Clone + Send + 'static,
 ) -> Result<ExitCode, Failure> {
+    let given = Settings {
+        phone: arguments.phone.clone(),
+        lock: arguments.lock,
+        on_leave: arguments.on_leave.clone(),
+        on_arrive: arguments.on_arrive.clone(),
+    };
+    let (settings, file) = given.load(arguments.config.as_deref())?;
+    if arguments.check {
+        return check::run(&settings, file.as_deref(), &connect()?.status()?);
+    }
     end_with_reader();
     let (sender, inputs) = mpsc::channel();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|source| Failure::System { what: "catching signals", source })?;
     let stop = sender.clone();
     thread::spawn(move || signals.forever().for_each(|_| drop(stop.send(Input::Stop))));
-    let told = sender.clone();
-    thread::spawn(move || feed::run(connect, &told));
+    let (dial, told) = (connect.clone(), sender.clone());
+    thread::spawn(move || feed::run(dial, &told));
+    thread::spawn(move || end_pins(connect));
     let mut watcher = Watcher {
-        arguments,
+        json: arguments.json,
+        settings,
         sender,
         notices: (!arguments.no_notices).then(Notices::new),
         walk_away: None,
@@ -89,14 +120,16 @@ pub(crate) fn run(
         match input {
             Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(ExitCode::SUCCESS),
             Ok(Input::Daemon(told)) => watcher.told(told)?,
+            Ok(Input::Locked(outcome)) => locked(outcome),
             Ok(Input::HookEnded) | Err(RecvTimeoutError::Timeout) => {}
         }
         watcher.pass(Instant::now())?;
     }
 }
 
-struct Watcher<'a> {
-    arguments: &'a Arguments,
+struct Watcher {
+    json: bool,
+    settings: Settings,
     sender: Sender<Input>,
     notices: Option<Notices>,
     /// Absent until the daemon was there.
@@ -106,7 +139,7 @@ struct Watcher<'a> {
     lost: Option<Failure>,
 }
 
-impl Watcher<'_> {
+impl Watcher {
     fn deadline(&self) -> Option<Instant> {
         let away = self.walk_away.as_ref().and_then(WalkAway::deadline);
         [away, self.hooks.deadline()].into_iter().flatten().min()
@@ -118,7 +151,7 @@ impl Watcher<'_> {
                 self.lost = None;
                 let walk_away = match &mut self.walk_away {
                     Some(walk_away) => walk_away,
-                    none => none.insert(WalkAway::new(watched(self.arguments.phone.as_deref(), &status)?)),
+                    none => none.insert(WalkAway::new(watched(self.settings.phone.as_deref(), &status)?)),
                 };
                 let action = walk_away.status(&status);
                 Self::waiting(&mut self.notices, &status, walk_away);
@@ -127,7 +160,7 @@ impl Watcher<'_> {
                 action
             }
             Told::Event(event) => {
-                let action = self.walk_away.as_mut().and_then(|walk_away| walk_away.event(&event));
+                let action = self.walk_away.as_mut().and_then(|walk_away| walk_away.event(&event, Instant::now()));
                 if let Some(notices) = &mut self.notices {
                     notices.event(&event, |slot| self.walk_away.as_ref()?.name(slot));
                 }
@@ -193,9 +226,14 @@ impl Watcher<'_> {
     }
 
     fn run(&mut self, hook: Hook, who: &Who) {
+        if hook == Hook::Leave && self.settings.lock {
+            let sender = self.sender.clone();
+            // The watcher may have ended meanwhile.
+            thread::spawn(move || drop(sender.send(Input::Locked(session::lock()))));
+        }
         let command = match hook {
-            Hook::Leave => &self.arguments.on_leave,
-            Hook::Arrive => &self.arguments.on_arrive,
+            Hook::Leave => &self.settings.on_leave,
+            Hook::Arrive => &self.settings.on_arrive,
         };
         let Some(command) = command else { return };
         if let Err(error) = self.hooks.start(hook, command, who, self.sender.clone(), Instant::now()) {
@@ -215,12 +253,45 @@ impl Watcher<'_> {
     }
 
     fn show(&self, reply: &Reply, text: &str) -> Result<(), Failure> {
-        if self.arguments.json {
+        if self.json {
             print(&line_of_json(reply)?);
         } else {
             print(text);
         }
         Ok(())
+    }
+}
+
+/// Has verified PINs end whenever a session of this user locks.
+fn end_pins(connect: impl Fn() -> Result<Client, Failure>) {
+    let end = || {
+        let ended = connect().and_then(|mut client| Ok(client.end_pin()?));
+        match ended {
+            Ok(()) => note("the session was locked: verified PINs ended"),
+            Err(failure) => complain(&failure),
+        }
+    };
+    let mut is_known = false;
+    loop {
+        if let Err(error) = session::listen(end) {
+            if !is_known {
+                note(&format!("no word of sessions that lock, so that PINs go on being verified then: {error}"));
+            }
+            is_known = true;
+        }
+        thread::sleep(BUS_RETRY);
+    }
+}
+
+/// Says how locking went, if not as it should.
+fn locked(outcome: Result<Shown, SessionError>) {
+    match outcome {
+        Ok(Shown::Locked) => note("the session is locked"),
+        Ok(Shown::Unknown) => note(
+            "logind was asked to lock, and nothing says that it did. If the screen is open: a screen locker has to act on \
+             it, such as xss-lock's, or name yours with --on-leave",
+        ),
+        Err(error) => complain(&WatchError::from(error).into()),
     }
 }
 
@@ -251,6 +322,9 @@ fn watched(wanted: Option<&str>, status: &Status) -> Result<Option<String>, Watc
         (Some(_), Some(_)) => Err(WatchError::SeveralPhones(wanted.to_owned())),
     }
 }
+
+/// Before logind is listened to again, after the bus went away.
+const BUS_RETRY: Duration = Duration::from_secs(10);
 
 /// How much of an id names a phone, as for the daemon.
 const SHORTEST_ID: usize = 4;

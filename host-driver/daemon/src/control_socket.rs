@@ -57,6 +57,10 @@ impl Conversation {
                 }
                 Request::Cancel { operation: Some(_), .. } => bad_request("an operation needs neither phone nor slot"),
                 Request::Cancel { phone, slot, operation: None } => done(hub.cancel(phone.as_deref(), slot)),
+                Request::EndPin {} => {
+                    hub.end_pin();
+                    Reply::Done {}
+                }
                 Request::PairStart { connect, method, slot } => {
                     match pairing::run(hub, &mut self, connect, method, slot).await? {
                         Ok(phone) => Reply::Paired { phone },

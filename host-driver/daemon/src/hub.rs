@@ -115,6 +115,8 @@ impl Hub {
 
     /// Says good-bye on every link.
     pub(crate) fn stop(&self) {
+        // Before the cards go, so that nobody takes that for phones that left.
+        let _ = self.events.send(Event::Stopping {});
         locked(&self.phones).clear();
         for slot in &self.slots {
             slot.close_link(CloseReason::Done);
@@ -265,6 +267,12 @@ impl Hub {
             message: format!("operation {operation} is over; nothing was cancelled"),
             advice: nothing_under_way().advice,
         })
+    }
+
+    /// Ends a verified PIN in every slot: programs of all users share them.
+    pub(crate) fn end_pin(&self) {
+        tracing::info!("a session was locked: verified PINs end");
+        self.slots.iter().for_each(|slot| slot.end_pin());
     }
 
     pub(crate) fn phones(&self) -> Vec<Phone> {

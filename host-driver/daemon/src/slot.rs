@@ -330,6 +330,14 @@ impl Slot {
         is_it
     }
 
+    /// The session at the computer was locked: a verified PIN ends, and what is under way, too.
+    pub(crate) fn end_pin(&self) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        core.front.handle_lock(now);
+        core.pump(self, now);
+    }
+
     /// Whether a program waits for the card.
     pub(crate) fn is_busy(&self) -> bool {
         self.core().front.is_busy()

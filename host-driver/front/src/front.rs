@@ -211,6 +211,12 @@ impl Front {
         is_busy
     }
 
+    /// The session at the computer was locked: what was verified has to be verified again, and what is under way is given
+    /// up, since whoever began it has left. The card stays.
+    pub fn handle_lock(&mut self, _now: Timestamp) {
+        self.give_up(CANCELLED, Failure::Cancelled);
+    }
+
     /// When [`Front::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         [self.session.deadline(), self.session.grace()].into_iter().flatten().min()

@@ -149,6 +149,25 @@ fn whoever_gives_up_is_answered_as_on_a_pad() {
 }
 
 #[test]
+fn a_lock_ends_what_was_verified_and_what_is_under_way_and_leaves_the_card() {
+    let mut bench = Bench::powered();
+    bench.front.handle_lock(bench.now);
+    assert!(bench.front.poll_output().is_none(), "nothing was left at the card: the phone need not be told");
+    let sent = bench.enter_pin(VERIFY);
+    bench.respond(7, (1, sent.epoch), &[0x90, 0]);
+    assert_eq!(bench.reply(), Ok(vec![0x90, 0]));
+    bench.front.handle_lock(bench.now);
+    assert!(matches!(&bench.front.poll_output(), Some(Output::Send(Envelope { body: Some(Body::Reset(_)) }))));
+    assert!(bench.front.poll_output().is_none(), "no program is told, and the card stays");
+    bench.enter_pin(VERIFY);
+    bench.front.handle_lock(bench.now);
+    assert!(matches!(&bench.front.poll_output(), Some(Output::Send(Envelope { body: Some(Body::Cancel(_)) }))));
+    assert!(matches!(&bench.front.poll_output(), Some(Output::Send(Envelope { body: Some(Body::Reset(_)) }))));
+    assert_eq!(bench.reply(), Ok(vec![0x64, 0x01]));
+    assert!(bench.front.poll_output().is_none());
+}
+
+#[test]
 fn a_phone_that_does_not_know_entries_says_so_and_counts_none() {
     let mut bench = Bench::powered();
     bench.enter_pin(VERIFY);

@@ -1,3 +1,8 @@
+use std::io;
+use std::path::PathBuf;
+
+use super::SessionError;
+
 /// Why nothing can be watched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -6,6 +11,12 @@ pub(crate) enum WatchError {
     NoSuchPhone(String),
     #[error("several phones fit {0:?}")]
     SeveralPhones(String),
+    #[error("the session could not be locked: {0}")]
+    Session(#[from] SessionError),
+    #[error("reading {}: {source}", .path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{} is not understood: {message}", .path.display())]
+    Malformed { path: PathBuf, message: String },
 }
 
 impl WatchError {
@@ -14,6 +25,9 @@ impl WatchError {
         let advice = match self {
             Self::NoSuchPhone(_) => "`pocketcard phones` lists them",
             Self::SeveralPhones(_) => "name it by its id, which `pocketcard phones` shows",
+            Self::Malformed { .. } => "`pocketcard watch --help` shows what the file may hold",
+            Self::Session(_) => "lock it by a command of your own: --on-leave 'i3lock'",
+            Self::File { .. } => return None,
         };
         Some(advice.to_owned())
     }

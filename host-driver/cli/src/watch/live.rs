@@ -79,6 +79,7 @@ pub(super) fn words(event: &Event) -> String {
         Event::PhonePaired { phone } => format!("slot {}: {} paired", phone.slot, phone.name),
         Event::PhoneForgotten { .. } => "a phone was forgotten".to_owned(),
         Event::PhoneRenamed { name, .. } => format!("a phone is now called {name}"),
+        Event::Stopping {} => "the daemon ends".to_owned(),
         Event::Lagged {} => "some events were lost".to_owned(),
         _ => "something that this program does not know; update pocketcard".to_owned(),
     }

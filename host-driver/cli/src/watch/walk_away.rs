@@ -68,12 +68,15 @@ impl WalkAway {
     }
 
     /// Something happened.
-    pub(super) fn event(&mut self, event: &Event) -> Option<Action> {
+    pub(super) fn event(&mut self, event: &Event, now: Instant) -> Option<Action> {
+        if *event == (Event::Stopping {}) {
+            self.daemon_lost(now);
+        }
         self.slots.event(event);
         self.settle()
     }
 
-    /// The daemon went away, or says that it is about to: what it says of its cards from now on says nothing of phones.
+    /// The daemon went away, or says that it is about to.
     pub(super) fn daemon_lost(&mut self, now: Instant) {
         self.slots.forget_cards();
         if self.here.is_some() {
@@ -151,17 +154,17 @@ mod tests {
     fn a_card_that_was_there_leaves_and_comes_back() {
         let mut walk_away = began(None, [true, false]);
         let left = Action::Leave(pixel(), Reason::CardRemoved);
-        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }), Some(left));
-        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }), None, "once");
-        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }), Some(Action::Arrive(pixel())));
-        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }), None, "once");
+        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }, Instant::now()), Some(left));
+        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }, Instant::now()), None, "once");
+        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }, Instant::now()), Some(Action::Arrive(pixel())));
+        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }, Instant::now()), None, "once");
     }
 
     #[test]
     fn without_a_phone_nothing_leaves() {
         let mut walk_away = began(None, [false, false]);
         for event in [Event::CardAbsent { slot: 0 }, Event::Driver { slot: 0, connected: false }] {
-            assert_eq!(walk_away.event(&event), None);
+            assert_eq!(walk_away.event(&event, Instant::now()), None);
         }
         walk_away.daemon_lost(Instant::now());
         assert_eq!(walk_away.deadline(), None);
@@ -171,32 +174,32 @@ mod tests {
     #[test]
     fn without_a_name_the_last_card_counts() {
         let mut walk_away = began(None, [true, true]);
-        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }), None);
+        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }, Instant::now()), None);
         let left = Action::Leave(other(), Reason::CardRemoved);
-        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 1 }), Some(left));
-        assert_eq!(walk_away.event(&Event::CardPresent { slot: 1 }), Some(Action::Arrive(other())));
-        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }), None);
+        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 1 }, Instant::now()), Some(left));
+        assert_eq!(walk_away.event(&Event::CardPresent { slot: 1 }, Instant::now()), Some(Action::Arrive(other())));
+        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }, Instant::now()), None);
     }
 
     #[test]
     fn with_a_name_no_other_phone_counts() {
         let mut walk_away = began(Some("aa00"), [true, true]);
-        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 1 }), None);
-        assert!(walk_away.event(&Event::CardAbsent { slot: 0 }).is_some());
-        assert_eq!(walk_away.event(&Event::CardPresent { slot: 1 }), None);
+        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 1 }, Instant::now()), None);
+        assert!(walk_away.event(&Event::CardAbsent { slot: 0 }, Instant::now()).is_some());
+        assert_eq!(walk_away.event(&Event::CardPresent { slot: 1 }, Instant::now()), None);
         // Another phone that takes its name, and its slot.
-        walk_away.event(&Event::PhoneForgotten { phone: "aa00".to_owned() });
+        walk_away.event(&Event::PhoneForgotten { phone: "aa00".to_owned() }, Instant::now());
         let phone = Phone { id: "cc00".to_owned(), name: "Pixel".to_owned(), slot: 0, ..fixtures::phone() };
-        walk_away.event(&Event::PhonePaired { phone });
-        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }), None);
+        walk_away.event(&Event::PhonePaired { phone }, Instant::now());
+        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }, Instant::now()), None);
     }
 
     #[test]
     fn a_phone_goes_by_its_newest_name() {
         let mut walk_away = began(Some("aa00"), [false, false]);
-        walk_away.event(&Event::PhoneRenamed { phone: "aa00".to_owned(), name: "Old".to_owned() });
-        walk_away.event(&Event::PhoneRenamed { phone: "bb00".to_owned(), name: "Pixel".to_owned() });
-        let arrived = walk_away.event(&Event::CardPresent { slot: 0 });
+        walk_away.event(&Event::PhoneRenamed { phone: "aa00".to_owned(), name: "Old".to_owned() }, Instant::now());
+        walk_away.event(&Event::PhoneRenamed { phone: "bb00".to_owned(), name: "Pixel".to_owned() }, Instant::now());
+        let arrived = walk_away.event(&Event::CardPresent { slot: 0 }, Instant::now());
         assert_eq!(arrived, Some(Action::Arrive(Who { phone: "Old".to_owned(), slot: 0 })));
         assert_eq!(walk_away.name(1), Some("Pixel"));
     }
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn a_phone_that_is_forgotten_has_left() {
         let mut walk_away = began(Some("aa00"), [true, false]);
-        walk_away.event(&Event::PhoneForgotten { phone: "aa00".to_owned() }).unwrap();
+        walk_away.event(&Event::PhoneForgotten { phone: "aa00".to_owned() }, Instant::now()).unwrap();
     }
 
     #[test]
@@ -216,12 +219,12 @@ mod tests {
         assert_eq!(walk_away.due(begin + DAEMON_AWAY_LIMIT - SECOND), None);
         // It has not found the phone yet.
         assert_eq!(walk_away.status(&status([false, false])), None);
-        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }), None);
+        assert_eq!(walk_away.event(&Event::CardPresent { slot: 0 }, Instant::now()), None);
         assert_eq!(walk_away.deadline(), None);
         assert_eq!(walk_away.due(begin + DAEMON_AWAY_LIMIT * 2), None);
         // From then on the daemon is believed again.
         let left = Action::Leave(pixel(), Reason::CardRemoved);
-        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }), Some(left));
+        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }, Instant::now()), Some(left));
     }
 
     #[test]
@@ -246,16 +249,16 @@ mod tests {
     fn a_daemon_that_says_good_bye_takes_no_phone_with_it() {
         let mut walk_away = began(None, [true, false]);
         let begin = Instant::now();
-        walk_away.daemon_lost(begin);
+        assert_eq!(walk_away.event(&Event::Stopping {}, begin), None);
         // It closes its links before its sockets.
-        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }), None);
+        assert_eq!(walk_away.event(&Event::CardAbsent { slot: 0 }, Instant::now()), None);
         assert_eq!(walk_away.deadline(), Some(begin + DAEMON_AWAY_LIMIT));
     }
 
     #[test]
     fn what_a_newer_status_says_counts_although_the_events_were_lost() {
         let mut walk_away = began(None, [true, false]);
-        walk_away.event(&Event::Lagged {});
+        walk_away.event(&Event::Lagged {}, Instant::now());
         let left = Action::Leave(pixel(), Reason::CardRemoved);
         assert_eq!(walk_away.status(&status([false, false])), Some(left));
     }
