@@ -17,6 +17,7 @@ mod pty;
 mod screen;
 mod sign_in;
 mod stories;
+mod system;
 mod twin;
 mod world;
 

@@ -13,7 +13,7 @@ use crate::world::{SOON, World, say};
 /// What people are told to do.
 const TOLD: &str = "Enter your Phone PIN on the pinpad";
 /// What they are told whatever went wrong: pam_pkcs11 has one word for all of it.
-const REFUSED: &str = "Wrong smartcard PIN";
+const REFUSED: &str = "Error 2320: Wrong smart";
 /// A phone that leaves while it asks: when the person has to know.
 const LEFT_LIMIT: Duration = Duration::from_secs(10);
 

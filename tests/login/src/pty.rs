@@ -3,13 +3,16 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
@@ -18,6 +21,8 @@ use crate::failure::{Context, Failure};
 
 /// How often it is looked whether a program has turned the echo off, which gives no event.
 const ECHO_POLL: Duration = Duration::from_millis(5);
+/// How often it is looked whether a program that has hung its terminal up has opened it again, which gives no event.
+const REOPEN_POLL: Duration = Duration::from_millis(5);
 /// How long a program may take from its prompt to turning the echo off.
 const ECHO_LIMIT: Duration = Duration::from_secs(5);
 
@@ -62,12 +67,16 @@ impl Dialogue {
         let terminal = File::from(ours);
         let mut reader = terminal.try_clone().context("reading a terminal")?;
         let (sender, arriving) = mpsc::channel();
+        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).context("watching a program")?;
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // EIO, once nobody has the other end open any more.
-            while let Ok(length @ 1..) = reader.read(&mut buffer) {
-                if sender.send(buffer.get(..length).unwrap_or_default().to_vec()).is_err() {
-                    break;
+            loop {
+                match reader.read(&mut buffer) {
+                    Ok(length @ 1..) if sender.send(buffer.get(..length).unwrap_or_default().to_vec()).is_ok() => {}
+                    // EIO: nobody has the other end open. That is the end, unless the program hangs its terminal up to open
+                    // it anew for itself alone, as login does.
+                    Err(_) if !is_readable(&ended, REOPEN_POLL) => {}
+                    _ => break,
                 }
             }
         });
@@ -140,6 +149,12 @@ impl Dialogue {
     pub(crate) fn seen(&self) -> &str {
         &self.seen
     }
+}
+
+/// Whether something happens at a descriptor within the limit.
+fn is_readable(descriptor: &OwnedFd, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).ok();
+    poll(&mut [PollFd::new(descriptor, PollFlags::IN)], limit.as_ref()).is_ok_and(|count| count > 0)
 }
 
 impl Drop for Dialogue {

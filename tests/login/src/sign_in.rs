@@ -39,7 +39,7 @@ impl Module {
     fn blocked_message(self) -> &'static str {
         match self {
             // It does not tell a blocked PIN from a wrong one.
-            Self::PamPkcs11 => "Wrong smartcard PIN",
+            Self::PamPkcs11 => "Error 2320: Wrong smart",
             Self::Sssd => "PIN locked",
         }
     }

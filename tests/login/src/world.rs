@@ -12,6 +12,7 @@ use pocketcard_dev::{Builder, CARD_LIMIT, Environment};
 
 use crate::air;
 use crate::failure::{Context, Failure, expect};
+use crate::system::System;
 
 /// Who has a phone, and the password beside it.
 pub(crate) const ALICE: (&str, &str) = ("alice", "alice's password");
@@ -43,6 +44,7 @@ pub(crate) fn is_throw_away() -> Result<(), Failure> {
 /// The machine, with phones in its reader.
 pub(crate) struct World {
     pub(crate) environment: Environment,
+    _system: System,
 }
 
 impl World {
@@ -54,7 +56,8 @@ impl World {
         }
         fs::write("/etc/sudoers.d/stories", "alice ALL=(ALL) ALL\nDefaults passwd_tries=1\n").context("sudoers")?;
         fs::write("/etc/hosts", "127.0.0.1 localhost server.example\n127.0.1.1 machine\n").context("hosts")?;
-        let builder = if air::is_here() { air::on(builder) } else { builder };
+        let (system, builder) =
+            if air::is_here() { (System::default(), air::on(builder)) } else { System::start(builder)? };
         let environment = builder.start()?;
         let folder = environment.folder();
         // PAM modules of setuid programs read no environment, and users have to get through to pcscd's socket.
@@ -65,7 +68,7 @@ impl World {
             let link = Path::new(at).join(socket.file_name().unwrap_or_default());
             symlink(&socket, link).context("naming a socket")?;
         }
-        Ok(Self { environment })
+        Ok(Self { environment, _system: system })
     }
 
     /// The phone leaves: its process is killed, or it goes out of range.

@@ -13,8 +13,8 @@ use crate::steps::say;
 use crate::workspace::{command, root as workspace, run, target};
 use crate::{Problem, debian};
 
-/// What people sign in with and to.
-pub(super) const PACKAGES: [&str; 52] = [
+/// What people sign in with and to at a terminal.
+const TERMINAL: [&str; 28] = [
     // PC/SC and PAM
     "pcscd",
     "opensc",
@@ -47,6 +47,10 @@ pub(super) const PACKAGES: [&str; 52] = [
     "cryptsetup-bin",
     "systemd",
     "libpam-ssh-agent-auth",
+];
+
+/// What they sign in with and to on a screen.
+const DESKTOP: [&str; 24] = [
     // X, a browser, greeters
     "xvfb",
     "xdotool",
@@ -75,6 +79,16 @@ pub(super) const PACKAGES: [&str; 52] = [
     "hicolor-icon-theme",
 ];
 
+/// What has to be named in a release, since others bring it along or have no need of it.
+const OF_RELEASE: [(&str, &[&str]); 1] = [("trixie", &["polkitd", "systemd-cryptsetup"])];
+
+/// What is installed in the root of a release.
+pub(super) fn packages(release: &str, desktop: bool) -> Vec<&'static str> {
+    let more = OF_RELEASE.iter().filter(|(name, _)| *name == release).flat_map(|(_, packages)| *packages);
+    let desktop = DESKTOP.iter().filter(|_| desktop);
+    TERMINAL.iter().chain(desktop).chain(more).copied().collect()
+}
+
 /// Packages of a root start no services.
 const POLICY: &str = "#!/bin/sh\nexit 101\n";
 
@@ -94,8 +108,8 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Makes the root, or finds the one of an earlier run, and copies our programs.
-    pub(super) fn make(folder: &Path, release: &str) -> Result<Self, Problem> {
-        let (root, lock) = root(folder, release, &[("login", &PACKAGES)])?;
+    pub(super) fn make(folder: &Path, release: &str, desktop: bool) -> Result<Self, Problem> {
+        let (root, lock) = root(folder, release, &[("login", &packages(release, desktop))])?;
         fs::create_dir_all(folder.join("upper")).context("making a folder to enter it")?;
         remove_left_behind(folder);
         let prefix = format!("{OWN}{}-", std::process::id());

@@ -13,6 +13,10 @@ use machine::Machine;
 
 /// The exit code of a story that could not run.
 const SKIPPED: i32 = 77;
+/// What the machine is told pcscd's user by.
+const PCSCD_USER: &str = "POCKETCARD_PCSCD_USER";
+/// Stories of [`Arguments::without_desktop`]: each client, module and place of the PIN once.
+const WITHOUT_DESKTOP: [&str; 7] = ["pam_pkcs11", "pam_pkcs11-twin", "pam_pkcs11-phone", "sssd", "ssh", "git", "curl"];
 /// Where their pictures are kept.
 const RESULTS: &str = "login/results";
 
@@ -24,9 +28,15 @@ pub(crate) struct Arguments {
     /// Print the names of the stories.
     #[arg(long)]
     list: bool,
-    /// The release of Debian. Only bookworm was tried.
+    /// The release of Debian: bookworm, or trixie.
     #[arg(long = "debian", value_name = "RELEASE", default_value = "bookworm")]
     release: String,
+    /// The user that pcscd runs as, such as pcscd, with which pcsc-lite 2.4 comes.
+    #[arg(long, value_name = "USER", default_value = "root")]
+    pcscd_user: String,
+    /// Only stories that need no desktop, in a smaller Debian that is made in half the time.
+    #[arg(long, conflicts_with = "stories")]
+    without_desktop: bool,
     /// Copy the pictures that were taken into docs/images.
     #[arg(long)]
     keep_pictures: bool,
@@ -55,11 +65,17 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
         return Ok(());
     }
     let machine = steps.value(format!("Make a root of Debian {}", arguments.release), || {
-        Machine::make(&scratch("login"), &arguments.release)
+        let folder = scratch(if arguments.without_desktop { "login-terminal" } else { "login" });
+        Machine::make(&folder, &arguments.release, !arguments.without_desktop)
     })?;
     let given: Vec<&str> = arguments.stories.iter().map(String::as_str).collect();
-    for name in if given.is_empty() { &all } else { &given } {
-        let _ = steps.step(format!("Login: {name}"), || tell(&machine, name));
+    let told = match (arguments.without_desktop, given.is_empty()) {
+        (true, _) => WITHOUT_DESKTOP.as_slice(),
+        (false, true) => &all,
+        (false, false) => &given,
+    };
+    for name in told {
+        let _ = steps.step(format!("Login: {name}"), || tell(&machine, name, &arguments.pcscd_user));
     }
     copy_pictures(&machine.results(), &scratch(RESULTS))?;
     if arguments.keep_pictures {
@@ -71,7 +87,7 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
 /// The root of the release for a machine of another kind, with what that needs besides. Nobody changes it until the file is
 /// closed.
 pub(crate) fn root(release: &str, packages: &[&str]) -> Result<(PathBuf, File), Problem> {
-    machine::root(&scratch("login"), release, &[("login", &machine::PACKAGES), ("air", packages)])
+    machine::root(&scratch("login"), release, &[("login", &machine::packages(release, true)), ("air", packages)])
 }
 
 fn story_program() -> PathBuf {
@@ -79,9 +95,10 @@ fn story_program() -> PathBuf {
 }
 
 /// Tells one story in a fresh copy of the machine.
-fn tell(machine: &Machine, name: &str) -> Result<Outcome, Problem> {
+fn tell(machine: &Machine, name: &str, pcscd_user: &str) -> Result<Outcome, Problem> {
     let mut reason = None;
-    let code = watch(&mut machine.enter(&["login-story", name]), |line| {
+    let variable = format!("{PCSCD_USER}={pcscd_user}");
+    let code = watch(&mut machine.enter(&["env", &variable, "login-story", name]), |line| {
         if let Some((_, text)) = line.split_once("SKIPPED: ") {
             reason = Some(text.to_owned());
         }
