@@ -8,7 +8,7 @@ use pocketcard_protocol::channel::{
     HANDSHAKE_MESSAGE_LIMIT, RECORD_LIMIT, RECORD_PAYLOAD_LIMIT, REKEY_INTERVAL, REKEY_RECORDS,
 };
 use pocketcard_protocol::fragment::{FragmentSize, NEXT_FRAGMENT, WHOLE_MESSAGE, WINDOW};
-use pocketcard_protocol::l2cap::{CHANNELS_LIMIT, DOUBT, OPEN_LIMIT, SDU_LIMIT};
+use pocketcard_protocol::l2cap::{CHANNELS_LIMIT, DOUBT, OPEN_LIMIT, SDU_LIMIT, WAITING_LIMIT};
 use pocketcard_protocol::link::{EARLY_MESSAGE_LIMIT, INFO_LIMIT_BYTES, LINK_MESSAGE_LIMIT, limits::*};
 use pocketcard_protocol::messages::{ATR_LIMIT, DIGEST_LENGTH, KEYS_LIMIT, MESSAGE_LIMIT, NAME_LIMIT, TOKEN_LENGTH};
 use pocketcard_protocol::pairing::{
@@ -96,7 +96,9 @@ fn section_10() {
             ),
             ("`Pending`", format!("every {} ms", PENDING_INTERVAL.as_millis())),
             ("key references in `Permissions`", number(KEYS_LIMIT)),
-            // The card's own: a test in the crate of the phone compares them with the code.
+            // The host's own and the card's own: tests in their crates compare them with the code.
+            ("host cancels a `Transmit` after", "55 s".into()),
+            ("host cancels a `PinEntry` that has had no answer", "1.5 s after its `time_limit_s`".into()),
             ("request that nobody cancels", "60 s".into()),
             ("question whether a key may be used", "50 s".into()),
             ("question whether a host gets the card", "60 s".into()),
@@ -135,15 +137,20 @@ fn section_4() {
 
 #[test]
 fn section_11() {
-    let limits = table("### 11.4 Limits");
-    let limit = |what| limits.get(what).map(|limit| (*limit).to_owned());
-    assert_eq!(
-        limit("a host waits for a channel of L2CAP and the phone's first message on it"),
-        Some(seconds(OPEN_LIMIT))
+    check(
+        "### 11.4 Limits",
+        &[
+            ("a host waits for a channel of L2CAP and the phone's first message on it", seconds(OPEN_LIMIT)),
+            ("a host uses GATT alone with a phone after a channel of L2CAP went wrong", minutes(DOUBT)),
+            ("channels of L2CAP that a phone takes at once", number(CHANNELS_LIMIT)),
+            ("bytes that wait to be sent on a channel of L2CAP; with more it is closed", number(WAITING_LIMIT)),
+            // Of the radios' two ends: tests beside them compare these with the code.
+            ("a phone keeps an instance for a host that read `Info` and does not subscribe", "5 s".into()),
+            ("last fragments of a link that is over", "2 s".into()),
+            ("a host waits for the connection and the discovery of services", "20 s".into()),
+            ("a host waits for a read, a subscription, a write", "5 s".into()),
+        ],
     );
-    let doubt = "a host uses GATT alone with a phone after a channel of L2CAP went wrong";
-    assert_eq!(limit(doubt), Some(minutes(DOUBT)));
-    assert_eq!(limit("channels of L2CAP that a phone takes at once"), Some(number(CHANNELS_LIMIT)));
     let channel = table("### 11.3 L2CAP channels");
     let mtu = channel.get("MTU, the longest SDU that a side takes").copied().unwrap_or_default();
     assert!(mtu.starts_with(&bytes(SDU_LIMIT.into())), "{mtu}");

@@ -379,6 +379,18 @@ impl Transport for GattTransport {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_limits_are_those_of_section_11_4() {
+        let spec = include_str!("../../../protocol/SPEC.md");
+        for (what, limit) in [
+            ("a phone keeps an instance for a host that read `Info` and does not subscribe", CLAIM),
+            ("last fragments of a link that is over", FAREWELL),
+        ] {
+            let row = format!("\n| {what} | {} s |", limit.as_secs_f64());
+            assert!(spec.contains(&row), "not in SPEC.md:{row}");
+        }
+    }
+
     #[tokio::test]
     async fn the_first_info_is_read_and_a_later_one_sent_too() {
         let shared = Arc::new(Shared::default());

@@ -319,3 +319,21 @@ impl Recipient for WireEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_are_those_of_section_11_4() {
+        let spec = include_str!("../../../../protocol/SPEC.md");
+        for (what, limit) in [
+            ("last fragments of a link that is over", FAREWELL),
+            ("a host waits for the connection and the discovery of services", CONNECT_LIMIT),
+            ("a host waits for a read, a subscription, a write", OPERATION_LIMIT),
+        ] {
+            let row = format!("\n| {what} | {} s |", limit.as_secs_f64());
+            assert!(spec.contains(&row), "not in SPEC.md:{row}");
+        }
+    }
+}

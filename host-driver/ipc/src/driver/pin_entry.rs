@@ -112,6 +112,8 @@ mod tests {
         };
         assert_eq!([0, 1, 24, 25, 26, 300].map(limit), [25, 1, 24, 25, 25, 25]);
         assert_eq!(PinEntry::from_bytes([1, 0x80, 26]), None);
+        let spec = include_str!("../../../../protocol/SPEC.md");
+        assert!(spec.contains(&format!("| {} s after its `time_limit_s` |\n", PIN_ENTRY_MARGIN.as_secs_f64())));
         assert!(PIN_ENTRY_LIMIT + PIN_ENTRY_MARGIN * 2 < Duration::from_secs(30), "what OpenSC waits");
     }
 }
