@@ -29,6 +29,9 @@ pub(super) const UNANSWERED_PROMPTS: usize = 6;
 /// So long a refusal holds for the same operation with the same input.
 pub(super) const REFUSAL_LASTS: Duration = Duration::from_secs(10);
 
+/// So many refusals of a host are kept: it cannot have more that hold, since each took a question.
+const REFUSALS: usize = DENIALS + UNANSWERED_PROMPTS;
+
 /// Whether a question may be put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -53,8 +56,8 @@ struct HostPrompts {
     /// When the owner said no, oldest first.
     denials: VecDeque<Timestamp>,
     held: bool,
-    /// The last refusal.
-    refused: Option<Refused>,
+    /// The refusals that hold, oldest first.
+    refused: VecDeque<Refused>,
 }
 
 struct Refused {
@@ -63,14 +66,18 @@ struct Refused {
     at: Timestamp,
 }
 
+impl Refused {
+    fn holds(&self, now: Timestamp) -> bool {
+        now.saturating_since(self.at) < REFUSAL_LASTS
+    }
+}
+
 impl Prompts {
     /// Takes note of a question of `host`, unless it may not be put now.
     pub(super) fn ask(&mut self, host: HostId, subject: Option<Subject>, now: Timestamp) -> Verdict {
         let prompts = self.hosts.entry(host).or_default();
-        let refused = prompts
-            .refused
-            .as_ref()
-            .filter(|refused| Some(refused.subject) == subject && now.saturating_since(refused.at) < REFUSAL_LASTS);
+        prompts.refused.retain(|refused| refused.holds(now));
+        let refused = prompts.refused.iter().find(|refused| Some(refused.subject) == subject);
         if let Some(refused) = refused.filter(|_| !prompts.held) {
             return Verdict::Refused(refused.reason);
         }
@@ -85,7 +92,12 @@ impl Prompts {
     /// A question of `host` about this ended without a yes. One that stands for itself leaves what was refused before.
     pub(super) fn refused(&mut self, host: HostId, subject: Option<Subject>, reason: RefusalReason, now: Timestamp) {
         if let Some(subject) = subject {
-            self.hosts.entry(host).or_default().refused = Some(Refused { subject, reason, at: now });
+            let refused = &mut self.hosts.entry(host).or_default().refused;
+            refused.retain(|before| before.holds(now) && before.subject != subject);
+            while refused.len() >= REFUSALS {
+                refused.pop_front();
+            }
+            refused.push_back(Refused { subject, reason, at: now });
         }
     }
 
@@ -164,6 +176,27 @@ mod tests {
         assert_eq!(prompts.ask(HOST, None, at(9)), Verdict::Ask);
         assert_eq!(prompts.ask(OTHER, Some(subject), at(9)), Verdict::Ask);
         assert_eq!(prompts.ask(HOST, Some(subject), at(10)), Verdict::Ask, "the owner may have changed their mind");
+    }
+
+    #[test]
+    fn a_refusal_outlives_those_that_come_after_it() {
+        let mut prompts = Prompts::default();
+        let subject = |byte| Subject { key: 0x9A, purpose: ApprovalPurpose::Sign, input_digest: [byte; 32] };
+        let every = 1..=UNANSWERED_PROMPTS as u8 + 1;
+        for byte in every.clone() {
+            // The last question is the one that the owner denies.
+            let reason = if byte == *every.end() { RefusalReason::Denied } else { RefusalReason::Unanswered };
+            prompts.refused(HOST, Some(subject(byte)), reason, at(byte.into()));
+        }
+        for byte in every {
+            assert!(matches!(prompts.ask(HOST, Some(subject(byte)), at(8)), Verdict::Refused(_)), "{byte}");
+        }
+        assert_eq!(prompts.ask(HOST, Some(subject(1)), at(11)), Verdict::Ask, "each for its own ten seconds");
+        for byte in 0..100 {
+            prompts.refused(HOST, Some(subject(byte)), RefusalReason::Denied, at(20));
+        }
+        assert_eq!(prompts.hosts[&HOST].refused.len(), REFUSALS, "whatever happens");
+        assert!(matches!(prompts.ask(HOST, Some(subject(99)), at(20)), Verdict::Refused(_)), "the latest is kept");
     }
 
     #[test]

@@ -189,6 +189,7 @@ impl PivApplet {
 
     /// Takes from a session what it had gained by a permission that it no longer has.
     pub(crate) fn permissions_changed(&mut self, session: SessionId, permissions: &Permissions) {
+        let usable = self.state.key_handles_in(|slot| permissions.allows_key(slot));
         let security = self.security(session);
         if security.pin_typed && !permissions.typed_pin {
             security.pin = PinProof::None;
@@ -196,6 +197,8 @@ impl PivApplet {
         if !permissions.administer {
             security.forget_management();
         }
+        // Given again, a key is confirmed again.
+        security.confirmed.retain(|key, _| usable.contains(key));
     }
 
     fn go_on(

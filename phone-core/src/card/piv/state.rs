@@ -1,7 +1,7 @@
 //! The applet's durable state. Every change is committed before memory follows, so that no answer tells of a change that a
 //! crash could undo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pocketcard_protocol::EntropyError;
 use pocketcard_protocol::apdu::StatusWord;
@@ -225,6 +225,12 @@ impl PivState {
 
     pub(crate) fn key_handles(&self) -> Vec<KeyHandle> {
         self.keys.values().map(|record| record.handle.clone()).collect()
+    }
+
+    /// The keys in the slots that fit.
+    pub(crate) fn key_handles_in(&self, fits: impl Fn(Slot) -> bool) -> BTreeSet<KeyHandle> {
+        let keys = self.keys.iter().filter(|(slot, _)| fits(**slot));
+        keys.map(|(_, record)| record.handle.clone()).collect()
     }
 
     /// Content of an object that somebody wrote.

@@ -173,7 +173,15 @@ fn a_signature_that_is_being_made_does_not_leave_the_card_once_its_key_is_taken_
     card.permit(1, without_key(Slot::Authentication));
     assert_eq!(answer(&mut card, &host), "6982");
     assert!(!card.release());
-    // Given again, the confirmation of before still stands; the key was confirmed, not the signature.
+    // Given again, the key is confirmed again: the confirmation of before went with the permission.
+    card.permit(1, Permissions::new_host());
+    ask(&mut card, &mut host, "9A");
+    assert!(matches!(card.out.held[0].1, Effect::Approve(_)));
+    decide(&mut card, ApprovalDecision::Approved);
+    assert!(card.release());
+    assert!(answer(&mut card, &host).ends_with("9000"));
+    // That of another key goes nowhere.
+    card.permit(1, without_key(Slot::CardAuthentication));
     card.permit(1, Permissions::new_host());
     ask(&mut card, &mut host, "9A");
     assert!(matches!(card.out.held[0].1, Effect::Sign { .. }));
