@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub(crate) use card_owner::OwnerSession;
 pub use event::{DisconnectReason, KeyProgress, KeyStage, PairingFailure, PhoneEvent};
 pub use hosts::HostInfo;
-pub use log::{LOG_DELAY, LOG_LIMIT, LOG_PENDING, LogEntry, LogOperation, LogResult, LoggedHost};
+pub use log::{LOG_DELAY, LOG_LIMIT, LogEntry, LogOperation, LogResult, LoggedHost};
 pub use mailbox::{LinkHandle, Phone, PhoneError, PushError, ScanError};
 use pocketcard_protocol::{channel::StaticSecret, l2cap::Psm, link::VersionRange};
 use zeroize::Zeroizing;

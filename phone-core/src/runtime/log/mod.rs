@@ -1,8 +1,9 @@
 //! The log on the phone: who did what with the card, when, and how it ended. Never what was done it with: no PIN, no input, no
 //! result, no object.
 //!
-//! It is durable and does not delay an answer: entries are stored together, at the latest [`LOG_DELAY`] after the first of them
-//! or when [`LOG_PENDING`] wait, between two commands and never inside one. A phone that is killed loses these at most. It
+//! It is durable and does not delay an answer: entries are stored together, [`LOG_DELAY`] after the first of them, between two
+//! commands and never inside one. A phone that is killed loses these at most. However many commands a host sends, they cost one
+//! commit in that time: a host that is refused must not wear out the phone's storage or keep it from others. It
 //! holds [`LOG_LIMIT`] entries. When it is full the oldest entry goes of whoever has most of them, so that a host that makes
 //! noise pushes its own entries out and nobody else's.
 
@@ -27,9 +28,6 @@ pub const LOG_LIMIT: usize = 1000;
 
 /// How long an entry may wait for its way into the store.
 pub const LOG_DELAY: Duration = Duration::from_secs(1);
-
-/// Entries that may wait for it.
-pub const LOG_PENDING: usize = 32;
 
 const NAMESPACE: &str = "log/";
 
@@ -82,10 +80,7 @@ impl Log {
                 self.unwanted.insert(number);
             }
         }
-        let due = self.due.get_or_insert(now + LOG_DELAY);
-        if self.unsaved.len() >= LOG_PENDING {
-            *due = now;
-        }
+        self.due.get_or_insert(now + LOG_DELAY);
     }
 
     pub(super) const fn poll_timeout(&self) -> Option<Timestamp> {
