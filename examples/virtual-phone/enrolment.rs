@@ -1,7 +1,12 @@
 //! What the owner does with the card on the phone itself: PIN and PUK, keys, certificates, the log's export. For script and
 //! terminal alike.
 
-use std::{fs::OpenOptions, io, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use pocketcard_phone::{
     Entropy, KeyAlgorithm, SystemEntropy,
@@ -19,6 +24,9 @@ const LENGTH: usize = 8;
 
 static ENTROPY: SystemEntropy = SystemEntropy;
 
+/// A certificate file is no longer. What the card takes is a quarter of it, and PEM adds a third.
+const CERTIFICATE_FILE: u64 = 64 * 1024;
+
 /// Why the owner's wish was not done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OwnerError {
@@ -32,6 +40,8 @@ pub(crate) enum OwnerError {
     Enrolment(#[from] EnrolmentError),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error("no file with a certificate is longer than {} KiB", CERTIFICATE_FILE / 1024)]
+    FileTooLong,
     #[error("the file cannot be used: {0}")]
     File(#[source] io::Error),
 }
@@ -131,6 +141,18 @@ pub(crate) async fn export_log(phone: &Phone, path: &Path) -> Result<usize, Owne
     Ok(entries.len())
 }
 
+/// Reads a file in which a certificate is to be, in DER or PEM.
+pub(crate) fn read_certificate(path: &Path) -> Result<Vec<u8>, OwnerError> {
+    // A pipe would be waited for, and a device may never end.
+    if !path.metadata().map_err(OwnerError::File)?.is_file() {
+        return Err(OwnerError::File(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(CERTIFICATE_FILE + 1).read_to_end(&mut bytes));
+    read.map_err(OwnerError::File)?;
+    if bytes.len() as u64 > CERTIFICATE_FILE { Err(OwnerError::FileTooLong) } else { Ok(bytes) }
+}
+
 /// Writes a new file of mode 0600.
 pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), OwnerError> {
     // A file that is there may be somebody's; it is not written over.
@@ -165,6 +187,20 @@ fn padded(text: &str) -> Zeroizing<[u8; LENGTH]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_can_be_no_certificate_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let limit = usize::try_from(CERTIFICATE_FILE).unwrap();
+        std::fs::write(&file, vec![b'x'; limit]).unwrap();
+        assert_eq!(read_certificate(&file).unwrap().len(), limit);
+        std::fs::write(&file, vec![b'x'; limit + 1]).unwrap();
+        assert!(matches!(read_certificate(&file), Err(OwnerError::FileTooLong)));
+        for other in [Path::new("/dev/zero"), folder.path(), &folder.path().join("missing")] {
+            assert!(matches!(read_certificate(other), Err(OwnerError::File(_))), "{}", other.display());
+        }
+    }
 
     #[test]
     fn pins_and_puks_have_their_form() {

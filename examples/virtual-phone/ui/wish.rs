@@ -1,9 +1,6 @@
 //! What the owner wants done, and doing it. Beside the screen, which goes on meanwhile.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use pocketcard_phone::{
     HostId,
@@ -157,7 +154,7 @@ async fn changed(phone: &Phone, wish: Wish) -> Result<String, OwnerError> {
             return Ok(format!("The request is in {}.", file.display()));
         }
         Wish::Import { slot, file } => {
-            owner::enrolment(phone).import_certificate(slot, &read(&file)?).await?;
+            owner::enrolment(phone).import_certificate(slot, &owner::read_certificate(&file)?).await?;
             "The certificate is stored."
         }
         Wish::FactoryReset => {
@@ -167,10 +164,6 @@ async fn changed(phone: &Phone, wish: Wish) -> Result<String, OwnerError> {
         _ => "",
     };
     Ok(said.to_owned())
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, OwnerError> {
-    std::fs::read(file).map_err(OwnerError::File)
 }
 
 fn text(error: impl std::fmt::Display) -> String {
