@@ -1,0 +1,378 @@
+//! `pocketcard watch` when phones, the daemon and sessions come and go: with real processes, and a logind of the test's own
+//! on a bus of its own. The real logind: `cargo xtask test-packages`.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where it fails")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use dbus::arg::{PropMap, Variant};
+use dbus::blocking::SyncConnection;
+use dbus::channel::{Channel, MatchingReceiver, Sender as _};
+use dbus::message::MatchRule;
+use dbus::{Message, Path as Object};
+use pocketcard_dev::{Environment, TEST_PIN};
+use pocketcard_tests::client::{Client, eventually, program};
+use pocketcard_tests::run::run;
+use pocketcard_tests::{skip, start};
+
+/// For what is to happen at once.
+const SOON: Duration = Duration::from_secs(20);
+/// What the watcher gives the daemon; `pocketcard watch --help` says so.
+const DAEMON_AWAY: Duration = Duration::from_secs(20);
+
+const SELECT: [u8; 10] = [0x00, 0xA4, 0x04, 0x00, 0x05, 0xA0, 0x00, 0x00, 0x03, 0x08];
+const VERIFY_STATUS: [u8; 4] = [0x00, 0x20, 0x00, 0x80];
+
+/// `pocketcard watch`, and what it says.
+struct Watch {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Watch {
+    /// Watches when this returns.
+    fn start(environment: &Environment, bus: &str, arguments: &[&str]) -> Self {
+        let mut watch = environment.command(program("pocketcard"));
+        watch.args(["watch", "--no-notices"]).args(arguments).stdin(Stdio::null());
+        watch.env("DBUS_SYSTEM_BUS_ADDRESS", bus).env("XDG_CONFIG_HOME", environment.folder());
+        let mut child = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        read(child.stdout.take().unwrap(), sender.clone());
+        read(child.stderr.take().unwrap(), sender);
+        let mut watch = Self { child, lines };
+        watch.until("slot 0");
+        watch
+    }
+
+    /// Waits for a line with this in it.
+    fn until(&mut self, part: &str) {
+        self.until_one_of(&[part]);
+    }
+
+    fn until_one_of(&mut self, parts: &[&str]) {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(SOON + DAEMON_AWAY) {
+                Ok(line) if parts.iter().any(|part| line.contains(part)) => return,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("{parts:?} is not said, but {seen:#?}"),
+            }
+        }
+    }
+
+    /// Locks until the watcher hears it, which may not listen yet.
+    fn until_it_hears(&mut self, logind: &Logind) {
+        let begin = Instant::now();
+        loop {
+            logind.signal("c2", "Lock");
+            match self.lines.recv_timeout(Duration::from_secs(1)) {
+                Ok(line) if line.contains("verified PINs ended") => return,
+                other => assert!(begin.elapsed() < SOON, "{other:?}"),
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+fn read(from: impl std::io::Read + Send + 'static, sender: Sender<String>) {
+    std::thread::spawn(move || {
+        BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+    });
+}
+
+/// What a command writes down when it runs.
+struct Notes(PathBuf);
+
+impl Notes {
+    fn new(environment: &Environment) -> Self {
+        Self(environment.folder().join("notes"))
+    }
+
+    fn command(&self) -> String {
+        format!("echo \"$POCKETCARD_EVENT $POCKETCARD_SLOT $POCKETCARD_PHONE\" >>{}", self.0.display())
+    }
+
+    fn read(&self) -> Vec<String> {
+        fs::read_to_string(&self.0).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    fn become_(&self, expected: &[&str]) {
+        eventually(SOON, || self.read().len() >= expected.len());
+        assert_eq!(self.read(), expected);
+    }
+}
+
+/// The phone is there when the daemon is, or comes after it.
+const BACK: [&str; 2] = ["PIN tries left", "card inserted"];
+
+/// No bus at all.
+const NOWHERE: &str = "unix:path=/nonexistent/bus";
+
+#[test]
+fn commands_run_when_the_phone_leaves_and_comes() {
+    let mut environment = start(Environment::builder());
+    let notes = Notes::new(&environment);
+    let phone = environment.phone(0).unwrap().name().to_owned();
+    let command = notes.command();
+    let mut watch = Watch::start(&environment, NOWHERE, &["--on-leave", &command, "--on-arrive", &command]);
+    environment.phone(0).unwrap().kill();
+    watch.until("has left");
+    notes.become_(&[&format!("leave 0 {phone}")]);
+    environment.phone(0).unwrap().restart().unwrap();
+    watch.until("is here");
+    notes.become_(&[&format!("leave 0 {phone}"), &format!("arrive 0 {phone}")]);
+    watch.signal(rustix::process::Signal::INT);
+    assert!(watch.child.wait().unwrap().success(), "Ctrl-C is how it ends");
+}
+
+#[test]
+fn a_daemon_that_is_back_in_time_locks_nothing_and_one_that_stays_away_does() {
+    let mut environment = start(Environment::builder());
+    let notes = Notes::new(&environment);
+    let phone = environment.phone(0).unwrap().name().to_owned();
+    fs::create_dir(environment.folder().join("pocketcard")).unwrap();
+    let file = environment.folder().join("pocketcard/watch.toml");
+    fs::write(file, format!("on_leave = {:?}\non_arrive = {:?}\n", notes.command(), notes.command())).unwrap();
+    let mut watch = Watch::start(&environment, NOWHERE, &[]);
+    // As systemd restarts it, and as a crash does.
+    environment.daemon().terminate();
+    watch.until("the daemon ends");
+    environment.daemon().restart().unwrap();
+    watch.until_one_of(&BACK);
+    environment.daemon().kill();
+    watch.until("closed the connection");
+    environment.daemon().restart().unwrap();
+    watch.until_one_of(&BACK);
+    assert_eq!(notes.read(), Vec::<String>::new());
+    environment.daemon().kill();
+    let begin = Instant::now();
+    watch.until("counts as one that left");
+    assert!(begin.elapsed() >= DAEMON_AWAY - Duration::from_secs(1), "{:?}", begin.elapsed());
+    notes.become_(&[&format!("leave 0 {phone}")]);
+    environment.daemon().restart().unwrap();
+    watch.until("is here");
+    notes.become_(&[&format!("leave 0 {phone}"), &format!("arrive 0 {phone}")]);
+}
+
+#[test]
+fn a_command_that_fails_or_hangs_does_not_keep_the_watcher_from_the_next() {
+    let mut environment = start(Environment::builder());
+    let notes = Notes::new(&environment);
+    let command = format!("{}; exit 3", notes.command());
+    let hangs = format!("{}; exec sleep 1000", notes.command());
+    let mut watch = Watch::start(&environment, NOWHERE, &["--on-leave", &command, "--on-arrive", &hangs]);
+    for round in 1..=2 {
+        environment.phone(0).unwrap().kill();
+        watch.until("the command of --on-leave failed");
+        environment.phone(0).unwrap().restart().unwrap();
+        watch.until("is here");
+        assert!(eventually(SOON, || notes.read().len() == 2 * round), "{:?}", notes.read());
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let environment = start(Environment::builder());
+    let watch = |arguments: &[&str]| {
+        let mut command = environment.command(program("pocketcard"));
+        command.arg("watch").args(arguments).env("DBUS_SYSTEM_BUS_ADDRESS", NOWHERE);
+        run(command.env("XDG_CONFIG_HOME", environment.folder()), SOON)
+    };
+    let ran = watch(&["--phone", "nobody"]);
+    assert!(!ran.success && ran.text.contains("no paired phone is called \"nobody\""), "{}", ran.text);
+    let file = environment.folder().join("my.toml");
+    fs::write(&file, "lok = true").unwrap();
+    let ran = watch(&["--check", "--config", file.to_str().unwrap()]);
+    assert!(!ran.success && ran.text.contains("unknown field `lok`"), "{}", ran.text);
+    let ran = watch(&["--check", "--lock", "--on-leave", "i3lock"]);
+    assert!(ran.success && ran.text.contains("cannot be done: logind does not answer"), "{}", ran.text);
+    assert!(ran.text.contains("run \"i3lock\"") && ran.text.contains(", here"), "{}", ran.text);
+}
+
+/// A bus, and its address.
+fn bus(folder: &Path) -> Option<(Bus, String)> {
+    let daemon = pocketcard_dev::find_program("dbus-daemon")?;
+    let mut command = Command::new(daemon);
+    command.args(["--session", "--nofork", "--print-address=1", "--address"]);
+    command.arg(format!("unix:path={}", folder.join("bus").display()));
+    let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let mut address = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+    Some((Bus(child), address.trim().to_owned()))
+}
+
+struct Bus(Child);
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Two sessions of this user, of which the first shows its locks, as a desktop does, and a service manager's, which cannot
+/// be locked; and one of somebody else.
+const OURS: [&str; 3] = ["c1", "c2", "manager"];
+const THEIRS: &str = "c9";
+
+/// What stands in for logind.
+struct Logind {
+    connection: Arc<SyncConnection>,
+    /// The sessions that were told to lock.
+    locked: Receiver<String>,
+}
+
+fn object(name: &str) -> Object<'static> {
+    Object::new(format!("/org/freedesktop/login1/session/{name}")).unwrap()
+}
+
+impl Logind {
+    fn start(address: &str) -> Self {
+        let (sender, locked) = mpsc::channel();
+        let mut channel = Channel::open_private(address).unwrap();
+        channel.register().unwrap();
+        let connection = Arc::new(SyncConnection::from(channel));
+        connection.request_name("org.freedesktop.login1", false, true, false).unwrap();
+        connection.start_receive(
+            MatchRule::new_method_call(),
+            Box::new(move |message, connection| {
+                for message in answers(&message, &sender) {
+                    connection.send(message).unwrap();
+                }
+                true
+            }),
+        );
+        let serving = Arc::clone(&connection);
+        std::thread::spawn(move || while serving.process(Duration::from_secs(1)).is_ok() {});
+        Self { connection, locked }
+    }
+
+    fn signal(&self, session: &str, name: &str) {
+        let path = object(session);
+        let signal = Message::new_signal(&*path, "org.freedesktop.login1.Session", name).unwrap();
+        self.connection.send(signal).unwrap();
+    }
+
+    fn show(&self, session: &str, is_locked: bool) {
+        self.connection.send(hint(session, is_locked)).unwrap();
+    }
+}
+
+fn hint(session: &str, is_locked: bool) -> Message {
+    let mut changed = PropMap::new();
+    changed.insert("LockedHint".to_owned(), Variant(Box::new(is_locked)));
+    let path = object(session);
+    let signal = Message::new_signal(&*path, "org.freedesktop.DBus.Properties", "PropertiesChanged").unwrap();
+    signal.append3("org.freedesktop.login1.Session", changed, Vec::<String>::new())
+}
+
+fn answers(message: &Message, locked: &Sender<String>) -> Vec<Message> {
+    let path = message.path().unwrap();
+    let reply = message.method_return();
+    let session = path.rsplit('/').next().unwrap_or_default().to_owned();
+    match message.member().unwrap().as_ref() {
+        "GetUser" => vec![reply.append1(Object::new("/org/freedesktop/login1/user/me").unwrap())],
+        "Get" => match message.get2::<&str, &str>().1.unwrap() {
+            "Sessions" => {
+                let sessions: Vec<_> = OURS.iter().map(|name| (*name, object(name))).collect();
+                vec![reply.append1(Variant(sessions))]
+            }
+            _ => vec![reply.append1(Variant(false))],
+        },
+        "Lock" if session == "manager" => {
+            vec![message.error(&"org.freedesktop.DBus.Error.NotSupported".into(), c"no")]
+        }
+        "Lock" => {
+            locked.send(session.clone()).unwrap();
+            let signal = Message::new_signal(&*path, "org.freedesktop.login1.Session", "Lock").unwrap();
+            let shown = (session == "c1").then(|| hint("c1", true));
+            [signal, reply].into_iter().chain(shown).collect()
+        }
+        _ => vec![reply],
+    }
+}
+
+#[test]
+fn logind_is_asked_to_lock_every_session_of_this_user() {
+    let mut environment = start(Environment::builder());
+    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let logind = Logind::start(&address);
+    let mut watch = Watch::start(&environment, &address, &["--lock"]);
+    environment.phone(0).unwrap().kill();
+    watch.until("the session is locked");
+    let told: Vec<String> = logind.locked.try_iter().collect();
+    assert_eq!(told, ["c1", "c2"]);
+}
+
+#[test]
+fn a_session_that_locks_ends_a_verified_pin() {
+    let environment = start(Environment::builder());
+    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let logind = Logind::start(&address);
+    let mut watch = Watch::start(&environment, &address, &[]);
+    let mut client = Client::connected(&environment, 0);
+    client.transmit(&SELECT).unwrap();
+    let mut verify = vec![0x00, 0x20, 0x00, 0x80, 0x08];
+    verify.extend(TEST_PIN.bytes().chain([0xFF; 2]));
+    let verified = |client: &mut Client| {
+        assert_eq!(client.transmit(&verify).unwrap(), [0x90, 0x00]);
+        assert_eq!(client.transmit(&VERIFY_STATUS).unwrap(), [0x90, 0x00]);
+    };
+    let is_over = |client: &mut Client| client.transmit(&VERIFY_STATUS).unwrap() == [0x63, 0xC3];
+
+    watch.until_it_hears(&logind);
+    logind.signal("c2", "Unlock");
+    verified(&mut client);
+    logind.signal("c2", "Lock");
+    watch.until("verified PINs ended");
+    assert!(is_over(&mut client));
+    logind.signal("c2", "Unlock");
+
+    // A locker of its own, which only shows it.
+    verified(&mut client);
+    logind.signal(THEIRS, "Lock");
+    logind.show(THEIRS, true);
+    logind.show("c1", false);
+    logind.show("c1", true);
+    watch.until("verified PINs ended");
+    assert!(is_over(&mut client));
+
+    // A person, or a script.
+    verified(&mut client);
+    let ran = run(environment.command(program("pocketcard")).arg("end-pin"), SOON);
+    assert!(ran.success, "{}", ran.text);
+    assert!(is_over(&mut client), "and the card is still there for the program");
+    verified(&mut client);
+}
+
+#[test]
+fn another_users_lock_ends_nothing() {
+    let environment = start(Environment::builder());
+    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let logind = Logind::start(&address);
+    let mut watch = Watch::start(&environment, &address, &[]);
+    let ended = |watch: &Watch| watch.lines.try_iter().filter(|line| line.contains("verified PINs ended")).count();
+    watch.until_it_hears(&logind);
+    // Signals come in their order: once the last is answered, the first has been.
+    logind.signal(THEIRS, "Lock");
+    logind.show(THEIRS, true);
+    logind.signal("c1", "Lock");
+    watch.until("verified PINs ended");
+    assert_eq!(ended(&watch), 0);
+}
