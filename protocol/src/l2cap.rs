@@ -19,7 +19,7 @@ pub const SDU_LIMIT: u16 = 2048;
 /// How long a host waits for a channel and the phone's first message on it before it does without.
 pub const OPEN_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long a host uses GATT alone with a phone after a channel went wrong.
+/// How long a host uses GATT alone with a phone at the radio address at which a channel went wrong.
 pub const DOUBT: Duration = Duration::from_secs(600);
 
 /// Channels that a phone takes at once.

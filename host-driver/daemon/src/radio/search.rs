@@ -130,8 +130,9 @@ struct Round<'a, C: Central> {
     met: HashMap<C::Address, PublicKey>,
     /// Per device, so that one which repeats a phone's identifier does not keep the phone itself waiting.
     refused: HashMap<(Target, C::Address), Refused>,
-    /// Phones whose channels of L2CAP went wrong, and until when they are not used.
-    doubted: HashMap<PublicKey, Instant>,
+    /// Whose channels of L2CAP went wrong, and until when they are not used. Per device, so that one which repeats a phone's
+    /// identifier does not keep the phone itself from them.
+    doubted: HashMap<(PublicKey, C::Address), Instant>,
     clocks: Clocks,
     reports: mpsc::UnboundedReceiver<Reported<C::Address>>,
     reporter: mpsc::UnboundedSender<Reported<C::Address>>,
@@ -308,7 +309,7 @@ impl<'a, C: Central> Round<'a, C> {
         self.busy.insert(target, address.clone());
         let (hub, central, turn) = (Weak::clone(self.hub), self.central.clone(), Arc::clone(&self.turn));
         let (slot, keys, reporter) = (Arc::clone(&phone.slot), Arc::clone(&phone.keys), self.reporter.clone());
-        let doubted = self.doubted.get(&keys.peer).is_some_and(|until| Instant::now() < *until);
+        let doubted = self.doubted.get(&(keys.peer, address.clone())).is_some_and(|until| Instant::now() < *until);
         let l2cap = !doubted && hub.upgrade().is_some_and(|hub| hub.config.bluetooth.l2cap.unwrap_or(true));
         tracing::debug!(slot = slot.number, "the phone is there");
         tokio::spawn(async move {
@@ -365,7 +366,7 @@ impl<'a, C: Central> Round<'a, C> {
         let now = Instant::now();
         if let (true, Target::Phone(peer)) = (ended.doubted, target) {
             self.doubted.retain(|_, until| now < *until);
-            self.doubted.insert(peer, now + DOUBT);
+            self.doubted.insert((peer, address.clone()), now + DOUBT);
         }
         if ended.open {
             if let Target::Phone(peer) = target {

@@ -160,6 +160,21 @@ async fn a_phone_on_whose_channel_no_link_opens_is_reached_without() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_repeats_an_identifier_does_not_keep_the_phone_from_its_channel() {
+    let world = world(185, false);
+    let other = Arc::new(StaticSecret::generate(&SystemEntropy).unwrap());
+    let stranger = PhoneConfig { identity: other, pairs: Arc::new(|_| None), ..world.device.phone.clone() };
+    let asked = Arc::default();
+    let (l2cap, counted) = (Some(Behaviour::Nonsense), Arc::clone(&asked));
+    world.sim.put(2, Device { phone: stranger, l2cap, asked: counted, ..world.device.clone() });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(*locked(&asked), 1, "its own channels are doubted");
+    world.sim.put(1, Device { l2cap: Some(Behaviour::Good), ..world.device.clone() });
+    world.connected().await;
+    assert_eq!((world.carried_by(), world.asked()), (Some(Transport::L2cap {}), 1));
+}
+
 // The limits of what stalls are on the system's clock, which a test cannot move on.
 
 #[tokio::test]
