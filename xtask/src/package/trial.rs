@@ -14,7 +14,18 @@ use super::{Profile, build, debs};
 /// Debian 12 and 13.
 const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 /// What the packages depend on and the trial uses, so that it runs without a network the second time.
-const DOWNLOADED: [&str; 7] = ["pcscd", "opensc", "bluez", "dbus", "dbus-tests", "polkitd", "systemd"];
+const DOWNLOADED: [&str; 10] = [
+    "pcscd",
+    "opensc",
+    "bluez",
+    "dbus",
+    "dbus-tests",
+    "polkitd",
+    "systemd",
+    "adduser",
+    "libpam-systemd",
+    "dbus-user-session",
+];
 /// A version that is newer than the one before it.
 const UPGRADE: &str = "0.1.0-1+upgrade";
 
