@@ -141,7 +141,10 @@ fn section_11() {
         "### 11.4 Limits",
         &[
             ("a host waits for a channel of L2CAP and the phone's first message on it", seconds(OPEN_LIMIT)),
-            ("a host uses GATT alone with a phone at the radio address at which a channel of L2CAP went wrong", minutes(DOUBT)),
+            (
+                "a host uses GATT alone with a phone at the radio address at which a channel of L2CAP went wrong",
+                minutes(DOUBT),
+            ),
             ("channels of L2CAP that a phone takes at once", number(CHANNELS_LIMIT)),
             ("bytes that wait to be sent on a channel of L2CAP; with more it is closed", number(WAITING_LIMIT)),
             // Of the radios' two ends: tests beside them compare these with the code.

@@ -259,8 +259,8 @@ impl Front {
             }
             Body::SecurityState(state) => self.session.security_state(&state),
             Body::SnapshotPage(page) => self.page(&page, now),
-            Body::Unsupported(_) => {
-                if self.session.unsupported()? {
+            Body::Unsupported(unsupported) => {
+                if self.session.unsupported(unsupported.message)? {
                     self.reply(Reply::Failed(Failure::Unsupported));
                 }
                 Ok(())

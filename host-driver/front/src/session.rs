@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pocketcard_protocol::Timestamp;
 use pocketcard_protocol::apdu::{Command, Response};
 use pocketcard_protocol::messages::{
-    self, Envelope, Opened, Pending, PendingReason, RefusalReason, Refused, SecurityState, SnapshotPage,
+    self, Body, Envelope, Opened, Pending, PendingReason, RefusalReason, Refused, SecurityState, SnapshotPage,
 };
 use pocketcard_protocol::snapshot::Snapshot;
 use zeroize::Zeroizing;
@@ -340,11 +340,16 @@ impl Session {
     /// The phone did not understand a message. The one that asks for a session is needed; a reset or a cancel that is
     /// lost costs nothing, since the epoch rides on each request. Returns whether it was the PIN entry under way, which
     /// nobody can make on that phone.
-    pub(crate) fn unsupported(&mut self) -> Result<bool, FrontError> {
+    ///
+    /// - `message`: which one, or 0 from a phone that does not say.
+    pub(crate) fn unsupported(&mut self, message: u32) -> Result<bool, FrontError> {
+        let may_be = |body: Body| message == 0 || message == body.number();
         match &mut self.state {
-            State::Opening { .. } => Err(FrontError::Unsupported),
-            State::Open(open) => Ok(open.requests.take_back_pin_entry()),
-            State::None | State::Away(_) => Ok(false),
+            State::Opening { .. } if may_be(Body::Open(messages::Open::default())) => Err(FrontError::Unsupported),
+            State::Open(open) if may_be(Body::PinEntry(messages::PinEntry::default())) => {
+                Ok(open.requests.take_back_pin_entry())
+            }
+            _ => Ok(false),
         }
     }
 

@@ -173,6 +173,13 @@ fn a_phone_that_does_not_know_entries_says_so_and_counts_none() {
     bench.enter_pin(VERIFY);
     bench.front.handle_envelope(Unsupported::default().into(), bench.now);
     assert_eq!(bench.reply(), Err(Failure::Unsupported));
+    bench.enter_pin(VERIFY);
+    let fetch = Body::Fetch(Default::default()).number();
+    bench.front.handle_envelope(Unsupported { message: fetch }.into(), bench.now);
+    assert!(bench.front.poll_output().is_none(), "what it does not know was not the entry");
+    let entry = Body::PinEntry(Default::default()).number();
+    bench.front.handle_envelope(Unsupported { message: entry }.into(), bench.now);
+    assert_eq!(bench.reply(), Err(Failure::Unsupported));
     assert_eq!(bench.relay(&LOOK).0, 1, "the phone counts on from where it was");
     bench.front.handle_envelope(Unsupported::default().into(), bench.now);
     assert!(bench.front.poll_output().is_none(), "what it does not know was not the command");

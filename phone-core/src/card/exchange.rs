@@ -47,7 +47,10 @@ impl Card {
             }
             // The link itself answers these; nothing of the card depends on them.
             (Some(Body::Ping(_) | Body::Pong(_) | Body::Close(_) | Body::Unsupported(_)), _) => {}
-            _ => self.outputs.push_back(Output::Send { link, envelope: Unsupported {}.into() }),
+            (body, _) => {
+                let message = body.map_or(0, |body| body.number());
+                self.outputs.push_back(Output::Send { link, envelope: Unsupported { message }.into() });
+            }
         }
     }
 

@@ -225,6 +225,11 @@ impl Open {
         self.seal(envelope, now, out)
     }
 
+    #[cfg(test)]
+    pub(super) fn send_bytes_for_testing_only(&mut self, message: &[u8], now: Timestamp, out: &mut Outbox) {
+        self.channel.send_bytes_for_testing_only(message, now, out);
+    }
+
     pub(super) fn tell(mut self: Box<Self>, reason: CloseReason, now: Timestamp, out: &mut Outbox) {
         // A phone says nothing to a host that has proved nothing.
         if self.is_announced() {

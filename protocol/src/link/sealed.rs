@@ -6,24 +6,30 @@ use super::frame::{Frame, RECORD};
 use super::limits::QUEUE_LIMIT;
 use super::reason::{CloseReason, Violation};
 use crate::channel::{ChannelError, Transport};
-use crate::messages::{Body, Close, Envelope, MessageError, Pong, Unsupported};
+use crate::messages::{Body, Close, Envelope, MessageError, Pong, Unsupported, first_field};
 use crate::time::Timestamp;
 use prost::Message as _;
 
 /// The channel of a link, for whole messages.
 #[derive(Debug)]
-pub(super) struct Sealed(Transport);
+pub(super) struct Sealed {
+    transport: Transport,
+    /// Of the last message: what to call it if it is not known.
+    first_field: u32,
+}
 
 impl Sealed {
     pub(super) const fn new(transport: Transport) -> Self {
-        Self(transport)
+        Self { transport, first_field: 0 }
     }
 
     /// Opens one record. `Ok` proves the peer, also where what it said is no message; `None` until the record that
     /// ends one.
     pub(super) fn receive(&mut self, frame: &Frame<'_>) -> Result<Option<Result<Envelope, MessageError>>, CloseReason> {
         let Frame::Record(record) = frame else { return Err(CloseReason::Protocol(Violation::OutOfPlace)) };
-        Ok(self.0.open(record)?.map(Envelope::from_message))
+        let Some(message) = self.transport.open(record)? else { return Ok(None) };
+        self.first_field = first_field(&message);
+        Ok(Some(Envelope::from_message(message)))
     }
 
     /// Answers what needs no state: a ping, a message that nobody knows, the peer's close. Gives back anything else.
@@ -34,7 +40,7 @@ impl Sealed {
         out: &mut Outbox,
     ) -> Result<Option<Body>, CloseReason> {
         match envelope.body {
-            None => self.reply(&Unsupported {}.into(), now, out)?,
+            None => self.reply(&Unsupported { message: self.first_field }.into(), now, out)?,
             Some(Body::Ping(ping)) => self.reply(&Pong { id: ping.id }.into(), now, out)?,
             Some(Body::Close(close)) => return Err(CloseReason::Peer(close.reason())),
             Some(body) => return Ok(Some(body)),
@@ -56,7 +62,16 @@ impl Sealed {
         let write = |buffer: &mut Vec<u8>| {
             let _ = envelope.encode(buffer);
         };
-        self.0.seal(envelope.length(), write, &[RECORD], now, |record| out.transmits.push_back(record))
+        self.transport.seal(envelope.length(), write, &[RECORD], now, |record| out.transmits.push_back(record))
+    }
+
+    /// Sends what this version does not know.
+    #[cfg(test)]
+    pub(super) fn send_bytes_for_testing_only(&mut self, message: &[u8], now: Timestamp, out: &mut Outbox) {
+        let write = |buffer: &mut Vec<u8>| buffer.extend(message);
+        let sealed =
+            self.transport.seal(message.len(), write, &[RECORD], now, |record| out.transmits.push_back(record));
+        assert_eq!(sealed, Ok(()));
     }
 
     /// Says why the link ends, if the peer is to know.

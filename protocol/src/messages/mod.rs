@@ -6,6 +6,7 @@
 //! Spec: SPEC.md section 7
 
 mod name;
+mod number;
 mod redacted;
 
 /// The code that prost makes. Its documentation is the comments of the .proto file.
@@ -17,6 +18,7 @@ mod generated {
 pub use generated::envelope::Body;
 pub use generated::*;
 pub use name::{NAME_LIMIT, peer_name};
+pub(crate) use number::first_field;
 
 use prost::Message as _;
 use prost::bytes::Bytes;

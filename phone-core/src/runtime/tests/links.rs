@@ -64,7 +64,7 @@ fn one_host_takes_no_more_than_two_places() {
             let mut host = world.connect(Link::host_connect(host_config(1), &first_pair, world.now()));
             host.exchange(&mut world);
             // Anything but an opening, which would end the card session of the link before.
-            host.send(&mut world, Unsupported {});
+            host.send(&mut world, Unsupported::default());
             host
         })
         .collect();
@@ -223,7 +223,7 @@ fn a_link_that_was_lost_may_come_back_and_one_that_was_closed_may_not() {
                 for _ in 0..2 {
                     let mut link = world.connect(Link::host_connect(host_config(1), pair, world.now()));
                     link.exchange(world);
-                    link.send(world, Unsupported {});
+                    link.send(world, Unsupported::default());
                     more.push(link);
                 }
                 assert!(host.is_cut_off());

@@ -90,7 +90,7 @@ fn each_side_sends_only_what_is_its_own() {
             assert_eq!(pair.take_messages(side.other()), [message]);
         }
     }
-    pair.send(Side::Phone, Unsupported {}).expect("either side says so");
+    pair.send(Side::Phone, Unsupported::default()).expect("either side says so");
     pair.settle();
     assert!(matches!(pair.take_messages(Side::Host)[..], [Envelope { body: Some(Body::Unsupported(_)) }]));
 }

@@ -224,15 +224,18 @@ fn a_peer_that_does_not_read_is_cut_off() {
 }
 
 #[test]
-fn an_unknown_message_is_answered_unsupported() {
+fn an_unknown_message_is_answered_unsupported_by_its_number() {
     let mut pair = open_pair(&Parties::new(1));
-    let State::Open(open) = &mut pair.host.state else { panic!("not open") };
-    let mut sent = Outbox::default();
-    open.seal_for_testing_only(&Envelope { body: None }, pair.now, &mut sent).expect("sealed");
-    for message in sent.transmits {
-        pair.phone.handle_message(&message, pair.now);
+    // None at all; field 2000, of one byte; field 7, a number.
+    for (bytes, message) in [(&[][..], 0), (&[0x82, 0x7D, 1, 0], 2000), (&[0x38, 1], 7)] {
+        let State::Open(open) = &mut pair.host.state else { panic!("not open") };
+        let mut sent = Outbox::default();
+        open.send_bytes_for_testing_only(bytes, pair.now, &mut sent);
+        for message in sent.transmits {
+            pair.phone.handle_message(&message, pair.now);
+        }
+        pair.settle();
+        assert_eq!(pair.take_messages(Side::Host), [messages::Unsupported { message }.into()]);
     }
-    pair.settle();
-    assert_eq!(pair.take_messages(Side::Host), [messages::Unsupported {}.into()]);
     assert_eq!(pair.closed(Side::Phone), None);
 }
