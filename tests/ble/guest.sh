@@ -16,6 +16,25 @@ finish() {
     sleep 60
 }
 
+# Once more by systemd, which then is the first process.
+if [ -n "$BLE_SYSTEMD" ] && [ $$ -eq 1 ]; then
+    cat >/run/ble/ble.service <<-END
+	[Service]
+	ExecStart=/bin/bash $BLE_ROOT/tests/ble/guest.sh
+	StandardOutput=tty
+	StandardError=tty
+	TTYPath=/dev/ttyS0
+	END
+    mkdir -p /etc/systemd/system/multi-user.target.wants
+    cp /run/ble/ble.service /etc/systemd/system
+    ln -s ../ble.service /etc/systemd/system/multi-user.target.wants
+    ln -sf /lib/systemd/system/multi-user.target /etc/systemd/system/default.target
+    # Nothing happens by the clock, and nobody else has the console.
+    ln -s /dev/null /etc/systemd/system/timers.target
+    ln -s /dev/null /etc/systemd/system/serial-getty@ttyS0.service
+    exec /lib/systemd/systemd --show-status=no
+fi
+
 busybox ip link set lo up
 note "root is up"
 bring_up || finish $LOST

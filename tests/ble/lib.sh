@@ -41,8 +41,11 @@ adapters() { seq 0 $((BLE_ADAPTERS - 1)); }
 
 # -E: without the experimental interfaces the advertising interval that a peripheral asks for is ignored.
 start_bluetoothd() {
-    /usr/libexec/bluetooth/bluetoothd --nodetach --experimental >>/run/bluetoothd.log 2>&1 &
-    bluetoothd_pid=$!
+    if [ -d /run/systemd/system ]; then
+        systemctl start bluetooth || return 1
+    else
+        /usr/libexec/bluetooth/bluetoothd --nodetach --experimental >>/run/bluetoothd.log 2>&1 &
+    fi
     wait_for 30 on_the_bus org.bluez || return 1
     # Who sets Powered while bluetoothd does so gets org.bluez.Error.Busy.
     local i
@@ -54,9 +57,11 @@ start_bluetoothd() {
 # D-Bus, controllers, bluetoothd.
 bring_up() {
     local i
-    mkdir -p /run/dbus
-    [ -s /etc/machine-id ] || dbus-uuidgen >/etc/machine-id
-    dbus-daemon --system --fork --nopidfile || return 1
+    if [ ! -d /run/systemd/system ]; then
+        mkdir -p /run/dbus
+        [ -s /etc/machine-id ] || dbus-uuidgen >/etc/machine-id
+        dbus-daemon --system --fork --nopidfile || return 1
+    fi
     if [ -n "$BLE_CHANNELS" ]; then
         sed -i '/^Channels/d' /etc/bluetooth/main.conf
         sed -i "s/^\[GATT\]/[GATT]\nChannels = $BLE_CHANNELS/" /etc/bluetooth/main.conf

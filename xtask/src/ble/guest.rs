@@ -48,6 +48,8 @@ pub(super) struct Job {
     pub(super) programs: Vec<PathBuf>,
     /// The root of another Debian instead of this machine's.
     pub(super) root: Option<PathBuf>,
+    /// Whether systemd starts the guest's services, and the story.
+    pub(super) systemd: bool,
     pub(super) limit: Duration,
     /// Whether what the story writes is shown while it runs.
     pub(super) shown: bool,
@@ -133,6 +135,7 @@ impl Job {
             ("BLE_ADAPTERS", self.adapters.to_string()),
             ("BLE_CHANNELS", channels),
             ("BLE_TRACE", if self.trace { "yes" } else { "" }.to_owned()),
+            ("BLE_SYSTEMD", if self.systemd { "yes" } else { "" }.to_owned()),
             ("BLE_LIMIT", self.limit.as_secs().to_string()),
         ] {
             environment.push_str(&format!("export {name}='{value}'\n"));

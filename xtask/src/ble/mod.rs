@@ -178,8 +178,7 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
             install::apt(&[PACKAGES.as_slice(), needs].concat())?;
             let release = arguments.debian.as_deref();
             let root = release.map(debian::root).transpose()?;
-            let signing_in = people::among(&arguments.story).next().is_some();
-            let people = signing_in.then(|| people::root(release)).transpose()?;
+            let people = people::any_in(&arguments.story).then(|| people::root(release)).transpose()?;
             Ok((image::prepare()?, Controllers::prepare(arguments.controllers)?, root, people))
         };
         match install() {
@@ -231,6 +230,7 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         controllers: ready.controllers.clone(),
         programs: ready.programs.clone(),
         root: ready.root.clone(),
+        systemd: false,
         limit: Duration::from_secs(arguments.limit),
         shown: true,
         trace: arguments.trace,
@@ -263,12 +263,12 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
     }
     if let Some((root, _)) = &ready.people {
         let job = Job { shown: arguments.verbose, ..job };
-        jobs.extend(people::among(&arguments.story).map(|story| people::job(story, root.clone(), job.clone())));
+        jobs.extend(people::jobs(&arguments.story, root, &job));
     }
     match arguments.story.iter().find(|story| !jobs.iter().any(|job| job.name == **story)) {
         Some(unknown) => Err(Problem::Wrong(format!(
             "no story is called {unknown}; there are:\n{list}{}",
-            people::STORIES.join("\n")
+            people::names().collect::<Vec<_>>().join("\n")
         ))),
         None => Ok(jobs),
     }

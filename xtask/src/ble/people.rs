@@ -1,14 +1,26 @@
-//! Stories of `cargo xtask test-login` that are told over the air, too: the guest's root is the Debian that people sign in to.
+//! Stories in the Debian of `cargo xtask test-login`, which is the guest's root: people sign in with the phone on the air.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::guest::Job;
 use crate::{Problem, login};
 
-/// Their names. They are told only when they are named: their Debian takes 2 GB and minutes to make.
-pub(super) const STORIES: [&str; 1] = ["greeter"];
+/// A story and how it is told.
+#[derive(Debug)]
+struct Story {
+    name: &'static str,
+    script: &'static str,
+    /// Whether systemd is the guest's first process.
+    systemd: bool,
+}
+
+/// They are told only when they are named: their Debian takes 2 GB and minutes to make.
+const STORIES: [Story; 2] = [
+    Story { name: "greeter", script: "exec bash tests/ble/people.sh greeter\n", systemd: false },
+    Story { name: "unit", script: "exec bash tests/ble/unit.sh\n", systemd: true },
+];
 /// What is built for them beside what every guest gets.
 pub(super) const BUILD: [&str; 2] = ["--package", "pocketcard-login-tests"];
 pub(super) const PROGRAM: &str = "login-story";
@@ -19,9 +31,18 @@ const RELEASE: &str = "bookworm";
 /// How long one may take: a desktop starts slowly in an emulated machine.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Which of the stories that are asked for are told here.
-pub(super) fn among(stories: &[String]) -> impl Iterator<Item = &str> {
-    stories.iter().map(String::as_str).filter(|story| STORIES.contains(story))
+/// Their names.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    STORIES.iter().map(|story| story.name)
+}
+
+/// Whether one of them is among those that are asked for.
+pub(super) fn any_in(names: &[String]) -> bool {
+    among(names).next().is_some()
+}
+
+fn among(names: &[String]) -> impl Iterator<Item = &'static Story> {
+    STORIES.iter().filter(|story| names.iter().any(|name| name == story.name))
 }
 
 /// Makes the Debian, or finds the one of an earlier run. Nobody changes it until the file is closed.
@@ -29,8 +50,16 @@ pub(super) fn root(release: Option<&str>) -> Result<(PathBuf, File), Problem> {
     login::root(release.unwrap_or(RELEASE), &PACKAGES)
 }
 
-/// The guest for a story.
-pub(super) fn job(story: &str, root: PathBuf, job: Job) -> Job {
-    let script = format!("exec bash tests/ble/people.sh {story}\n");
-    Job { name: story.to_owned(), script, root: Some(root), limit: LIMIT, ..job }
+/// The guests for those that are asked for.
+///
+/// - `job`: what they have in common with all others.
+pub(super) fn jobs(names: &[String], root: &Path, job: &Job) -> impl Iterator<Item = Job> {
+    among(names).map(|story| Job {
+        name: story.name.to_owned(),
+        script: story.script.to_owned(),
+        root: Some(root.to_path_buf()),
+        systemd: story.systemd,
+        limit: LIMIT,
+        ..job.clone()
+    })
 }
