@@ -243,7 +243,8 @@ fn object(name: &str) -> Object<'static> {
 }
 
 impl Logind {
-    fn start(address: &str) -> Self {
+    /// - `shows`: whether the first session shows that it is locked.
+    fn start(address: &str, shows: bool) -> Self {
         let (sender, locked) = mpsc::channel();
         let mut channel = Channel::open_private(address).unwrap();
         channel.register().unwrap();
@@ -252,7 +253,7 @@ impl Logind {
         connection.start_receive(
             MatchRule::new_method_call(),
             Box::new(move |message, connection| {
-                for message in answers(&message, &sender) {
+                for message in answers(&message, &sender, shows) {
                     connection.send(message).unwrap();
                 }
                 true
@@ -282,7 +283,7 @@ fn hint(session: &str, is_locked: bool) -> Message {
     signal.append3("org.freedesktop.login1.Session", changed, Vec::<String>::new())
 }
 
-fn answers(message: &Message, locked: &Sender<String>) -> Vec<Message> {
+fn answers(message: &Message, locked: &Sender<String>, shows: bool) -> Vec<Message> {
     let path = message.path().unwrap();
     let reply = message.method_return();
     let session = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -301,7 +302,7 @@ fn answers(message: &Message, locked: &Sender<String>) -> Vec<Message> {
         "Lock" => {
             locked.send(session.clone()).unwrap();
             let signal = Message::new_signal(&*path, "org.freedesktop.login1.Session", "Lock").unwrap();
-            let shown = (session == "c1").then(|| hint("c1", true));
+            let shown = (shows && session == "c1").then(|| hint("c1", true));
             [signal, reply].into_iter().chain(shown).collect()
         }
         _ => vec![reply],
@@ -312,7 +313,7 @@ fn answers(message: &Message, locked: &Sender<String>) -> Vec<Message> {
 fn logind_is_asked_to_lock_every_session_of_this_user() {
     let mut environment = start(Environment::builder());
     let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
-    let logind = Logind::start(&address);
+    let logind = Logind::start(&address, true);
     let mut watch = Watch::start(&environment, &address, &["--lock"]);
     environment.phone(0).unwrap().kill();
     watch.until("the session is locked");
@@ -321,10 +322,20 @@ fn logind_is_asked_to_lock_every_session_of_this_user() {
 }
 
 #[test]
+fn a_lock_that_nobody_shows_is_doubted() {
+    let mut environment = start(Environment::builder());
+    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let _logind = Logind::start(&address, false);
+    let mut watch = Watch::start(&environment, &address, &["--lock"]);
+    environment.phone(0).unwrap().kill();
+    watch.until("nothing says that it did");
+}
+
+#[test]
 fn a_session_that_locks_ends_a_verified_pin() {
     let environment = start(Environment::builder());
     let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
-    let logind = Logind::start(&address);
+    let logind = Logind::start(&address, true);
     let mut watch = Watch::start(&environment, &address, &[]);
     let mut client = Client::connected(&environment, 0);
     client.transmit(&SELECT).unwrap();
@@ -365,7 +376,7 @@ fn a_session_that_locks_ends_a_verified_pin() {
 fn another_users_lock_ends_nothing() {
     let environment = start(Environment::builder());
     let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
-    let logind = Logind::start(&address);
+    let logind = Logind::start(&address, true);
     let mut watch = Watch::start(&environment, &address, &[]);
     let ended = |watch: &Watch| watch.lines.try_iter().filter(|line| line.contains("verified PINs ended")).count();
     watch.until_it_hears(&logind);

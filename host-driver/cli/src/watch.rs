@@ -328,3 +328,88 @@ const BUS_RETRY: Duration = Duration::from_secs(10);
 
 /// How much of an id names a phone, as for the daemon.
 const SHORTEST_ID: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use pocketcard_ipc::Side;
+    use pocketcard_ipc::control::{Phone, SlotStatus};
+
+    use super::walk_away::DAEMON_AWAY_LIMIT;
+    use super::*;
+    use crate::fixtures;
+
+    fn status() -> Status {
+        let phone = |slot, id: &str, name: &str| SlotStatus {
+            slot,
+            card_present: true,
+            phone: Some(Phone { id: id.to_owned(), name: name.to_owned(), slot, ..fixtures::phone() }),
+            ..fixtures::slot()
+        };
+        Status { slots: vec![phone(0, "aa00bb", "Pixel"), phone(1, "aa00cc", "AA00BB")], ..fixtures::status() }
+    }
+
+    fn watcher() -> Watcher {
+        Watcher {
+            json: false,
+            settings: Settings::default(),
+            sender: mpsc::channel().0,
+            notices: None,
+            walk_away: None,
+            hooks: Hooks::default(),
+            lost: None,
+        }
+    }
+
+    fn newer() -> Failure {
+        ClientError::Version { ours: 1, theirs: 2, update: Side::Ours }.into()
+    }
+
+    fn refused() -> Failure {
+        ClientError::Refused { path: PathBuf::from("/p") }.into()
+    }
+
+    #[test]
+    fn without_a_daemon_at_the_start_nothing_is_watched() {
+        for failure in [refused(), newer(), ClientError::Closed.into()] {
+            watcher().told(Told::Away(failure)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn what_no_waiting_mends_ends_it_once_the_phone_counts_as_one_that_left() {
+        for failure in [refused, newer] {
+            let mut watcher = watcher();
+            watcher.told(Told::Status(status())).unwrap();
+            watcher.told(Told::Away(failure())).unwrap();
+            let now = Instant::now();
+            watcher.pass(now).unwrap();
+            assert!(watcher.deadline().is_some_and(|deadline| deadline > now));
+            watcher.pass(now + DAEMON_AWAY_LIMIT).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_is_only_away_is_waited_for() {
+        let mut watcher = watcher();
+        watcher.told(Told::Status(status())).unwrap();
+        watcher.told(Told::Away(ClientError::Closed.into())).unwrap();
+        watcher.pass(Instant::now() + DAEMON_AWAY_LIMIT * 100).unwrap();
+        assert_eq!(watcher.deadline(), None);
+        watcher.told(Told::Status(status())).unwrap();
+    }
+
+    #[test]
+    fn a_phone_is_watched_by_its_id_however_it_was_named() {
+        let watched = |wanted| watched(Some(wanted), &status());
+        assert_eq!(super::watched(None, &status()).unwrap(), None);
+        assert_eq!(watched("Pixel").unwrap().as_deref(), Some("aa00bb"));
+        assert_eq!(watched("aa00c").unwrap().as_deref(), Some("aa00cc"));
+        assert!(matches!(watched("aa0"), Err(WatchError::NoSuchPhone(_))), "too short for an id");
+        // One phone that is called as the other's id begins.
+        for several in ["aa00", "AA00BB"] {
+            assert!(matches!(watched(several), Err(WatchError::SeveralPhones(_))), "{several}");
+        }
+    }
+}

@@ -83,3 +83,63 @@ impl From<ClientError> for End {
         Self::Away(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::Path;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    use pocketcard_ipc::control::{Limits, encode};
+
+    use super::*;
+    use crate::fixtures;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// One connection to a daemon that says this, and then nothing.
+    fn serve(listener: &UnixListener, said: &[Reply]) -> UnixStream {
+        let (mut stream, _) = listener.accept().unwrap();
+        let hello = Reply::Hello { version: pocketcard_ipc::VERSION, software: String::new() };
+        for reply in [hello, Reply::Status(fixtures::status())].iter().chain(said) {
+            stream.write_all(&encode(reply).unwrap()).unwrap();
+        }
+        stream
+    }
+
+    fn connect(path: &Path) -> Result<Client, Failure> {
+        Ok(Client::connect(path, "test", Limits { answer: SOON })?)
+    }
+
+    #[test]
+    fn a_daemon_that_comes_back_is_found_and_lost_events_make_it_begin_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let (sender, inputs) = mpsc::channel();
+        let dialled = path.clone();
+        thread::spawn(move || run(|| connect(&dialled), &sender));
+        let next = || match inputs.recv_timeout(SOON + RETRY.1).unwrap() {
+            Input::Daemon(told) => told,
+            other => panic!("{other:?}"),
+        };
+        let begin = Instant::now();
+        for _ in 0..3 {
+            assert!(matches!(next(), Told::Away(Failure::Control(ClientError::NotRunning { .. }))));
+        }
+        assert!(begin.elapsed() >= RETRY.0 * 3, "it pauses between two attempts, and longer each time");
+        let listener = UnixListener::bind(&path).unwrap();
+        // What lies behind the lost events is never read from that connection.
+        let old = Reply::Event(Event::CardAbsent { slot: 0 });
+        let mut first = serve(&listener, &[Reply::Event(Event::Lagged {}), old]);
+        let second = serve(&listener, &[Reply::Event(Event::CardPresent { slot: 0 })]);
+        while matches!(inputs.recv_timeout(SOON).unwrap(), Input::Daemon(Told::Away(_))) {}
+        assert!(matches!(next(), Told::Event(Event::Lagged {})));
+        assert!(matches!(next(), Told::Status(_)));
+        assert!(matches!(next(), Told::Event(Event::CardPresent { slot: 0 })));
+        first.read_to_end(&mut Vec::new()).unwrap();
+        drop(second);
+        assert!(matches!(next(), Told::Away(Failure::Control(ClientError::Closed))));
+    }
+}
