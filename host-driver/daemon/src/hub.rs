@@ -1,9 +1,13 @@
 //! Which phone belongs to which slot, and everything that the tasks share.
 
+#[cfg(test)]
+mod tests;
+mod view;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use pocketcard_ipc::control::{ErrorCode, Event, Failure, LinkState, Phone, SlotStatus, Status};
+use pocketcard_ipc::control::{ErrorCode, Event, Failure};
 use pocketcard_protocol::channel::{PublicKey, StaticSecret};
 use pocketcard_protocol::link::{CloseReason, HostConfig, VersionRange};
 use pocketcard_protocol::messages::peer_name;
@@ -275,16 +279,6 @@ impl Hub {
         self.slots.iter().for_each(|slot| slot.end_pin());
     }
 
-    pub(crate) fn phones(&self) -> Vec<Phone> {
-        let mut phones: Vec<Phone> = locked(&self.phones).values().map(|entry| self.phone(&entry.record)).collect();
-        phones.sort_by_key(|phone| phone.slot);
-        phones
-    }
-
-    pub(crate) fn phone_of(&self, peer: &PublicKey) -> Option<Phone> {
-        locked(&self.phones).get(peer).map(|entry| self.phone(&entry.record))
-    }
-
     /// Phones that the radio is to find, and that it keeps a link to.
     pub(crate) fn radio_phones(&self) -> Vec<RadioPhone> {
         let phones = locked(&self.phones);
@@ -301,52 +295,6 @@ impl Hub {
         phones.get(&keys.peer).is_some_and(|entry| entry.record.keys.advertising_key() == keys.advertising_key())
     }
 
-    /// Whether a phone is found by the radio, and has been since the daemon began.
-    pub(crate) fn seen_on_air(&self, phone: &Phone) -> Option<bool> {
-        let air = self.air.as_ref()?;
-        let phones = locked(&self.phones);
-        let entry = phones.values().find(|entry| entry.on_air.is_some() && id(&entry.record.keys.peer) == phone.id)?;
-        Some(air.has_seen(&entry.record.keys.peer))
-    }
-
-    /// By how many epochs the clock of a phone on the air is ahead of ours, if that is why it is not recognised.
-    pub(crate) fn clock_ahead(&self, phone: &Phone) -> Option<i64> {
-        let phones = locked(&self.phones);
-        let entry = phones.values().find(|entry| entry.on_air.is_some() && id(&entry.record.keys.peer) == phone.id)?;
-        self.air.as_ref()?.clock_ahead(&entry.record.keys.peer)
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        let mut phones = self.phones();
-        let slots = self.slots.iter().map(|slot| {
-            let view = slot.view();
-            let phone = phones.iter().position(|phone| phone.slot == slot.number).map(|at| phones.swap_remove(at));
-            SlotStatus {
-                slot: slot.number,
-                driver: view.driver,
-                card_present: view.card_present,
-                powered: view.powered,
-                pin_verified: view.security.pin_verified,
-                pin_tries_left: view.security.pin_tries_left,
-                snapshot_age_s: view.snapshot_age.map(|age| age.as_secs()),
-                pin_entry: slot.pin_place,
-                waiting: view.waiting.map(str::to_owned),
-                operation: view.operation,
-                last_refusal: view.last_refusal,
-                phone,
-            }
-        });
-        Status {
-            software: SOFTWARE.to_owned(),
-            host_id: id(&self.public_key()),
-            host_name: self.name.clone(),
-            dev: self.config.dev,
-            pairing: self.pairing.available_permits() == 0,
-            bluetooth: self.air.as_ref().map(|air| air.status()),
-            slots: slots.collect(),
-        }
-    }
-
     /// Files of the store that could not be read at the start, in words.
     pub(crate) fn unusable(&self) -> Vec<String> {
         locked(&self.unusable).clone()
@@ -354,28 +302,6 @@ impl Hub {
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
-    }
-
-    fn phone(&self, record: &Record) -> Phone {
-        let view = self.slot(record.slot).map(|slot| slot.view());
-        let (link, transport, software, card_name, permissions) = match view {
-            Some(view) => (view.link, view.transport, view.software, view.card_name, view.permissions),
-            None => {
-                let reason = format!("its slot {} does not exist any more; raise `reader_slots`", record.slot);
-                (LinkState::Disconnected { reason: Some(reason) }, None, None, None, None)
-            }
-        };
-        Phone {
-            id: id(&record.keys.peer),
-            name: record.name.clone(),
-            slot: record.slot,
-            address: record.address.clone(),
-            link,
-            transport,
-            software,
-            card_name,
-            permissions,
-        }
     }
 
     fn slot(&self, number: u32) -> Option<&Arc<Slot>> {
@@ -492,94 +418,5 @@ pub(crate) fn storage(error: StoreError) -> Failure {
         code: ErrorCode::Storage,
         message: format!("the pairing store could not be written: {error}"),
         advice: Some("check the disk and the owner of the daemon's state folder".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn record(peer: u8, slot: u32, name: &str) -> Record {
-        let mut keys = vec![1];
-        keys.extend([peer; 32]);
-        keys.extend([7; 64]);
-        let keys = PairKeys::from_bytes(&keys).unwrap();
-        Record { keys, name: name.into(), slot, address: None, confirmed: false }
-    }
-
-    fn hub(folder: &std::path::Path) -> Arc<Hub> {
-        let config = Config { state_dir: folder.to_owned(), dev: true, ..Config::default() };
-        Hub::new(config, VersionRange::SUPPORTED).unwrap()
-    }
-
-    async fn pass(time: Duration) {
-        // The task that waits runs before the clock moves, and again after it.
-        tokio::task::yield_now().await;
-        tokio::time::advance(time).await;
-        tokio::task::yield_now().await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pair_that_the_phone_never_stored_is_dropped_after_ten_minutes() {
-        let folder = tempfile::tempdir().unwrap();
-        let hub = hub(folder.path());
-        for (peer, slot) in [(1, 0), (2, 1), (3, 2)] {
-            hub.add(record(peer, slot, "Pixel")).unwrap();
-        }
-        hub.confirm(&PublicKey::from([2; 32]));
-        pass(UNCONFIRMED_PAIR_LIFETIME - Duration::from_secs(1)).await;
-        assert_eq!(hub.phones().len(), 3);
-        // Paired again in the last moment: its ten minutes begin again.
-        hub.add(record(3, 2, "Pixel")).unwrap();
-        pass(Duration::from_secs(2)).await;
-        assert_eq!(hub.phones().iter().map(|phone| phone.slot).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(hub.store.phones().unwrap().0.len(), 2, "it is gone from the disk, too");
-        pass(UNCONFIRMED_PAIR_LIFETIME).await;
-        assert_eq!(hub.phones().iter().map(|phone| phone.slot).collect::<Vec<_>>(), [1]);
-    }
-
-    #[tokio::test]
-    async fn phones_of_one_name_are_told_apart_by_id() {
-        let folder = tempfile::tempdir().unwrap();
-        let hub = hub(folder.path());
-        let (first, second) = (id(&PublicKey::from([1; 32])), id(&PublicKey::from([2; 32])));
-        hub.add(record(1, 0, "Pixel")).unwrap();
-        hub.add(record(2, 1, "Pixel")).unwrap();
-        // A phone that calls itself what another's id begins with.
-        hub.add(record(3, 2, "01010101")).unwrap();
-        let code = |result: Result<(), Failure>| result.unwrap_err().code;
-        assert_eq!(code(hub.forget("Pixel")), ErrorCode::AmbiguousPhone);
-        assert_eq!(code(hub.forget("01010101")), ErrorCode::AmbiguousPhone);
-        assert_eq!(code(hub.forget("010")), ErrorCode::NoSuchPhone);
-        hub.rename(&second[..8], "Old Pixel").unwrap();
-        hub.rename("03030303", &first).unwrap();
-        hub.forget(&first).unwrap();
-        assert_eq!(hub.phones().iter().map(|phone| phone.slot).collect::<Vec<_>>(), [1, 2], "its id is what counts");
-        hub.forget("Old Pixel").unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_damaged_file_is_told_and_leaves_the_other_phones() {
-        let folder = tempfile::tempdir().unwrap();
-        let hub = hub(folder.path());
-        hub.store.save(&record(1, 0, "Pixel")).unwrap();
-        std::fs::write(folder.path().join("phones/x.pair"), "?").unwrap();
-        hub.start().unwrap();
-        assert_eq!(hub.phones().len(), 1);
-        let told = crate::doctor::findings(&hub);
-        let damaged = told.iter().find(|finding| finding.message.contains("x.pair")).unwrap();
-        assert_eq!(damaged.level, pocketcard_ipc::control::Level::Error);
-    }
-
-    #[tokio::test]
-    async fn a_name_that_cannot_be_stored_is_not_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let hub = hub(folder.path());
-        hub.add(record(1, 0, "Pixel")).unwrap();
-        std::fs::remove_dir_all(folder.path().join("phones")).unwrap();
-        assert_eq!(hub.rename("Pixel", "Other").unwrap_err().code, ErrorCode::Storage);
-        assert_eq!(hub.phones()[0].name, "Pixel");
     }
 }

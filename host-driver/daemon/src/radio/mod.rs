@@ -17,6 +17,7 @@
 
 pub(crate) mod air;
 mod backoff;
+mod carried;
 mod clocks;
 mod connection;
 mod l2cap;

@@ -14,11 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::carried::{Ended, link};
 use super::clocks::Clocks;
-use super::connection::{Connection, Recipient, Unmade, Wire};
-use super::{Air, Central, Ears, Radio, RadioError, RadioOutbox, Sighting};
+use super::connection::{Connection, Unmade, Wire};
+use super::{Air, Central, Ears, Radio, RadioError, Sighting};
 use crate::hub::Hub;
-use crate::slot::{LinkStep, PhoneOutbox, Slot};
+use crate::slot::Slot;
 
 /// Between attempts to take the adapter into service. Its return is noticed by signals; this is for what nobody signals.
 const OPEN_FIRST: Duration = Duration::from_millis(500);
@@ -104,19 +105,6 @@ enum Target {
 struct Refused {
     backoff: Backoff,
     not_before: Instant,
-}
-
-/// How a connection to a target ended.
-#[derive(Debug, Clone, Copy)]
-struct Ended {
-    /// The channel was open; else it was connected to, or not even that, and did not let us in.
-    open: bool,
-    /// Its channels of L2CAP are no good.
-    doubted: bool,
-}
-
-impl Ended {
-    const REFUSED: Self = Self { open: false, doubted: false };
 }
 
 /// An adapter in service, and what is tried on it.
@@ -397,67 +385,5 @@ struct Report<A: Clone> {
 impl<A: Clone> Drop for Report<A> {
     fn drop(&mut self) {
         let _ = self.reporter.send((self.target, self.address.clone(), self.ended));
-    }
-}
-
-/// Carries the link of a paired phone.
-async fn link<P: super::Peer>(hub: &Weak<Hub>, slot: &Arc<Slot>, keys: &PairKeys, connection: Connection<P>) -> Ended {
-    // The phone may have been forgotten, or paired again, while the connection was made.
-    let config = hub.upgrade().filter(|hub| hub.is_current(keys)).map(|hub| hub.host_config());
-    let (outbox, outgoing) = RadioOutbox::new(connection.transport());
-    let Some(config) = config else {
-        outbox.close();
-        connection.carry(outgoing, &mut Nobody).await;
-        return Ended::REFUSED;
-    };
-    let number = slot.link_up(config, keys, PhoneOutbox::Radio(outbox));
-    let mut recipient = SlotEnd { slot, number, hub, peer: keys.peer, was_open: false };
-    let carried = connection.carry(outgoing, &mut recipient).await;
-    let open = recipient.was_open;
-    Ended { open, doubted: carried.doubted || carried.over_l2cap && !open }
-}
-
-/// Whoever wants nothing more of the phone.
-struct Nobody;
-
-impl Recipient for Nobody {
-    fn message(&mut self, _: Vec<u8>) -> LinkStep {
-        LinkStep::Closed
-    }
-}
-
-/// The slot, as the phone's connection sees it. It tells the slot when the connection ends, also by a panic.
-struct SlotEnd<'a> {
-    slot: &'a Arc<Slot>,
-    number: u64,
-    hub: &'a Weak<Hub>,
-    peer: PublicKey,
-    was_open: bool,
-}
-
-impl Recipient for SlotEnd<'_> {
-    fn message(&mut self, message: Vec<u8>) -> LinkStep {
-        let step = self.slot.link_message(self.number, &message);
-        if step == LinkStep::Open && !self.was_open {
-            self.was_open = true;
-            if let Some(hub) = self.hub.upgrade() {
-                hub.confirm(&self.peer);
-            }
-        }
-        step
-    }
-
-    fn progress(&mut self) {
-        self.slot.link_progress(self.number);
-    }
-
-    fn suspect(&mut self) {
-        self.slot.suspect();
-    }
-}
-
-impl Drop for SlotEnd<'_> {
-    fn drop(&mut self) {
-        self.slot.link_lost(self.number);
     }
 }
