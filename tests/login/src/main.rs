@@ -11,6 +11,7 @@ mod clients;
 mod failure;
 mod greeter;
 mod locker;
+mod owner;
 mod page;
 mod pin_pad;
 mod pty;
@@ -19,6 +20,7 @@ mod sign_in;
 mod stories;
 mod system;
 mod twin;
+mod watcher;
 mod world;
 
 use std::process::ExitCode;

@@ -12,8 +12,9 @@ use crate::world::{SOON, eventually, run, say, text};
 const RESULTS: &str = "/opt/results";
 /// How long a window may take to come, on a machine that is busy and starts a browser for the first time.
 const WINDOW_LIMIT: Duration = Duration::from_secs(60);
-/// How long the drawing of a window is waited for.
+/// How long the drawing of a window is waited for, and how many looks alike after another say that it is over.
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+const STILL: u32 = 2;
 /// Between two keys: some programs lose them if they come at once.
 const KEY_DELAY: &str = "60";
 
@@ -86,15 +87,27 @@ impl Screen {
         Ok(())
     }
 
+    /// What is to be seen, for comparison.
+    pub(crate) fn look(&self) -> String {
+        self.command("sh", &["-c", "import -window root rgb:- | md5sum"]).unwrap_or_default()
+    }
+
+    /// Waits until something else is to be seen, and programs have finished drawing it.
+    pub(crate) fn changes(&self, before: &str) -> Result<(), Failure> {
+        eventually("something new on the screen", SOON, || self.look() != before)?;
+        self.settle();
+        Ok(())
+    }
+
     /// Lets programs finish drawing, so that a picture shows what a person would see. A cursor may blink, and a page
     /// turn its wheel, for ever: then the picture is taken all the same.
     pub(crate) fn settle(&self) {
-        let mut before = String::new();
+        let (mut before, mut still) = (String::new(), 0);
         let _ = eventually("a screen that stands still", SETTLE_LIMIT, || {
-            let now = self.command("sh", &["-c", "import -window root rgb:- | md5sum"]).unwrap_or_default();
-            let still = now == before;
+            let now = self.look();
+            still = if now == before { still + 1 } else { 0 };
             before = now;
-            still
+            still == STILL
         });
     }
 }

@@ -9,7 +9,7 @@ pub(crate) struct Story {
     pub(crate) tell: fn() -> Result<(), Failure>,
 }
 
-pub(crate) const STORIES: [Story; 13] = [
+pub(crate) const STORIES: [Story; 16] = [
     Story { name: "pam_pkcs11", tell: || sign_in::matrix(Module::PamPkcs11) },
     Story { name: "pam_pkcs11-twin", tell: || twin::refused(Module::PamPkcs11) },
     Story { name: "pam_pkcs11-phone", tell: pin_pad::matrix },
@@ -21,6 +21,9 @@ pub(crate) const STORIES: [Story; 13] = [
     Story { name: "git", tell: clients::git },
     Story { name: "curl", tell: clients::curl },
     Story { name: "chromium", tell: browser::chromium },
-    Story { name: "greeter", tell: greeter::lightdm },
+    Story { name: "greeter", tell: greeter::keyboard::pam_pkcs11 },
+    Story { name: "greeter-phone", tell: greeter::phone::pam_pkcs11 },
+    Story { name: "greeter-sssd", tell: greeter::keyboard::sssd },
     Story { name: "screen-locker", tell: locker::i3lock },
+    Story { name: "screen-locker-phone", tell: locker::i3lock_phone },
 ];
