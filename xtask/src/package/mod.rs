@@ -3,6 +3,8 @@
 //! What is in them is said in `[package.metadata.deb]` of the crates, and lies in `packaging/`.
 
 #[cfg(test)]
+mod copyright;
+#[cfg(test)]
 mod macos;
 mod trial;
 
