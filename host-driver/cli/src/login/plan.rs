@@ -221,7 +221,6 @@ fn sssd(root: &Path, mappings: &Mappings, services: &Services, journal: &Journal
          # A certificate is trusted if it is in the file below, whoever issued it.\n\
          certificate_verification = no_ocsp, partial_chain\n\n\
          [pam]\npam_cert_auth = True\npam_cert_db_path = /{FOLDER}/trusted.pem\n\
-         # The phone waits 50 s for its owner.\np11_child_timeout = 60\n\
          pam_p11_allowed_services = {}\n\n\
          [domain/pocketcard]\nid_provider = files\n",
         allowed.join(", ")
@@ -338,7 +337,6 @@ pub(super) mod tests {
         assert!(conf.contains("matchrule = <SUBJECT>^CN=Pocketcard test card$\n"), "{conf}");
         assert!(conf.contains("certificate_verification = no_ocsp, partial_chain\n"), "{conf}");
         assert!(conf.contains("pam_p11_allowed_services = +su, +su-l\n"), "{conf}");
-        assert!(conf.contains("p11_child_timeout = 60\n"), "{conf}");
         assert!(!conf.contains("no_verification"));
         assert_eq!(content(&plan, "trusted.pem"), mapping("alice").certificate);
         let error = Plan::new(root.path(), &mappings(Module::Sssd, &["alice", "carol"]), &[]).unwrap_err();
