@@ -108,6 +108,25 @@ fn what_is_under_way_can_be_given_up_by_phone_by_slot_or_because_it_is_the_only_
 }
 
 #[test]
+fn a_session_that_locks_ends_what_waits_in_every_slot_and_leaves_the_cards() {
+    let (daemon, phones) = two();
+    let (mut control, mut watch) = (daemon.control(), daemon.control());
+    watch.watch().unwrap();
+    control.end_pin().unwrap();
+    let mut commands = [powered(&daemon, 0), powered(&daemon, 1)];
+    for (slot, phone) in phones.iter().enumerate() {
+        phone.set_holds(true);
+        commands[slot].send(&Request::Transmit { apdu: &METADATA });
+        wait_event(&mut watch, |event| matches!(event, Event::Pending { slot: at, .. } if *at as usize == slot));
+    }
+    control.end_pin().unwrap();
+    for command in &mut commands {
+        assert_eq!(command.receive(), Answer::Failed(Failure::Cancelled));
+    }
+    assert!(control.status().unwrap().slots.iter().all(|slot| slot.card_present && slot.powered));
+}
+
+#[test]
 fn a_cancel_that_comes_too_late_does_not_hit_what_came_after() {
     let (daemon, phones) = two();
     let (mut control, mut watch) = (daemon.control(), daemon.control());
