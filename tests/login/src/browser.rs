@@ -2,16 +2,34 @@
 
 use std::fs;
 
-use pocketcard_dev::TEST_PIN;
+use pocketcard_dev::{Card, TEST_PIN};
 
 use crate::clients::{ANSWERS, SERVER_LOG, tls_server, world};
-use crate::failure::Failure;
+use crate::failure::{Failure, expect};
+use crate::owner::{ALL_TRIES, field, pin_pad_world};
 use crate::page::follow;
 use crate::screen::Screen;
 use crate::world::{SOON, eventually, say};
 
 /// What the server says once the browser has proved that it has the certificate's key.
 const PROVED: &str = "read certificate verify";
+
+/// The PIN entered on the phone: Chromium asks all the same, but what is typed goes nowhere.
+pub(crate) fn chromium_phone() -> Result<(), Failure> {
+    let mut world = pin_pad_world(Card::Ec)?;
+    let _server = tls_server()?;
+    let screen = Screen::start(":5")?;
+    let _browser = follow("chromium.md", "export DISPLAY=:5;", ANSWERS)?;
+    screen.window("Unlock Security Device")?;
+    screen.settle();
+    screen.type_line("zz")?;
+    let question = world.enters(TEST_PIN)?;
+    expect(*field(&question, "tries_left") == ALL_TRIES, || format!("what was typed cost a try: {question}"))?;
+    certificate_chosen(&screen, || Ok(()))?;
+    screen.window("server.example:8443")?;
+    say("ok      chromium  phone  anything typed: the phone asks for the PIN, and the page is there");
+    Ok(())
+}
 
 pub(crate) fn chromium() -> Result<(), Failure> {
     let mut world = world()?;
@@ -22,13 +40,7 @@ pub(crate) fn chromium() -> Result<(), Failure> {
     screen.settle();
     screen.picture("chromium-1-pin")?;
     screen.type_line(TEST_PIN)?;
-    // The next question is drawn inside the browser's window, so nothing tells when it is there: the last picture before
-    // the key that answered it shows it.
-    eventually("the server to see the proof", SOON, || {
-        screen.settle();
-        let proved = || fs::read_to_string(SERVER_LOG).is_ok_and(|log| log.contains(PROVED));
-        proved() || screen.picture("chromium-2-certificate").and_then(|()| screen.type_line("")).is_err()
-    })?;
+    certificate_chosen(&screen, || screen.picture("chromium-2-certificate"))?;
     let used = world.environment.phone(0)?.wait_event("a signature by 9A", SOON, |event| {
         event["event"] == "apdu" && event["command"] == "GENERAL AUTHENTICATE" && event["status"] == "9000"
     })?;
@@ -40,4 +52,14 @@ pub(crate) fn chromium() -> Result<(), Failure> {
     screen.picture("chromium-3-page")?;
     say("ok      chromium opened the page");
     Ok(())
+}
+
+/// The question for the certificate is drawn inside the browser's window, so nothing tells when it is there: the last picture
+/// before the key that answered it shows it.
+fn certificate_chosen(screen: &Screen, picture: impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
+    eventually("the server to see the proof", SOON, || {
+        screen.settle();
+        let proved = || fs::read_to_string(SERVER_LOG).is_ok_and(|log| log.contains(PROVED));
+        proved() || picture().and_then(|()| screen.type_line("")).is_err()
+    })
 }

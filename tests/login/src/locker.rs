@@ -78,8 +78,6 @@ impl Drop for Desktop {
 pub(crate) fn i3lock() -> Result<(), Failure> {
     let mut desktop = Desktop::start("keyboard", &["--on-leave", ON_LEAVE])?;
     desktop.locks()?;
-    desktop.screen.settle();
-    desktop.screen.picture("locker-1-locked")?;
     say("ok      i3lock  the phone left: locked");
     desktop.world.come(0)?;
     desktop.screen.type_line("999999")?;

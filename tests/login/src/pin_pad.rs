@@ -1,37 +1,37 @@
-//! The PIN entered on the phone, `pin_entry = "phone"`: who signs in by pam_pkcs11 types nothing on the computer.
+//! The PIN entered on the phone, `pin_entry = "phone"`: who signs in by pam_pkcs11 types nothing on the computer, and sssd,
+//! which knows no PIN pads, asks all the same.
 
 use std::time::{Duration, Instant};
 
-use pocketcard_dev::{Card, Environment, TEST_PIN};
-use serde_json::{Value, json};
+use pocketcard_dev::{Card, TEST_PIN};
 
 use crate::failure::{Failure, expect};
+use crate::owner::{ALL_TRIES, pin_pad_world};
 use crate::pty::Dialogue;
-use crate::sign_in::{Module, PROGRAMS, Program, no_phone, set_up};
-use crate::world::{SOON, World, say};
+use crate::sign_in::{LEFT_LIMIT, Module, PROGRAMS, Program, asked_for_pin, at_pin, no_phone, out, right_pin, set_up};
+use crate::sssd_pad;
+use crate::world::{ALICE, SOON, World, say};
 
 /// What people are told to do.
 const TOLD: &str = "Enter your Phone PIN on the pinpad";
 /// What they are told whatever went wrong: pam_pkcs11 has one word for all of it.
 const REFUSED: &str = "Error 2320: Wrong smart";
-/// A phone that leaves while it asks: when the person has to know.
-const LEFT_LIMIT: Duration = Duration::from_secs(10);
+/// Once its owner has said no, or is not asked since the PIN is blocked: when the person at the computer has to know.
+pub(crate) const TOLD_LIMIT: Duration = Duration::from_secs(5);
 
-pub(crate) fn matrix() -> Result<(), Failure> {
-    let mut world = World::start(Environment::builder().card(Card::Ec).daemon_config("pin_entry = \"phone\"\n"))?;
+pub(crate) fn pam_pkcs11() -> Result<(), Failure> {
+    let mut world = pin_pad_world(Card::Ec)?;
     let _none = set_up(Module::PamPkcs11)?;
     let mut failed = 0;
     for program in &PROGRAMS {
         let mut row = |situation: &str, result: Result<String, Failure>| {
-            failed += u32::from(result.is_err());
-            let word = if result.is_ok() { "ok    " } else { "FAILED" };
-            let seen = result.unwrap_or_else(|failure| failure.to_string());
-            say(&format!("{word}  pam_pkcs11  {:<9}  {situation}: {seen}", program.name));
+            failed += tell(Module::PamPkcs11, program, situation, result);
         };
         row("right PIN on the phone", entered(program, &mut world, TEST_PIN, true));
         row("wrong PIN on the phone", entered(program, &mut world, "999999", false));
         row("right PIN again", entered(program, &mut world, TEST_PIN, true));
         row("the owner says no", declined(program, &mut world));
+        row("blocked PIN", blocked(program, &mut world));
         row("phone leaves while it asks", leaves(program, &mut world));
         row("no phone", no_phone(program));
         world.come(0)?;
@@ -39,24 +39,57 @@ pub(crate) fn matrix() -> Result<(), Failure> {
     expect(failed == 0, || format!("{failed} rows went wrong"))
 }
 
-/// Starts the program; the phone asks its owner, the computer says so and asks nothing.
-fn asked(program: &Program, world: &mut World) -> Result<(Dialogue, Value), Failure> {
+/// sssd 2.8 asks for the PIN itself; what it does with what is typed is what its users have to know.
+pub(crate) fn sssd() -> Result<(), Failure> {
+    if sssd_pad::is_here() {
+        return sssd_pad::matrix();
+    }
+    let mut world = pin_pad_world(Card::Ec)?;
+    let _sssd = set_up(Module::Sssd)?;
+    let mut failed = 0;
+    for program in &PROGRAMS {
+        let mut row = |situation: &str, result: Result<String, Failure>| {
+            failed += tell(Module::Sssd, program, situation, result);
+        };
+        row("nothing typed", nothing_typed(program, &mut world));
+        row("wrong PIN typed", typed(program, &mut world, "999999", ALL_TRIES - 1));
+        row("right PIN typed", right_pin(program));
+        world.permits_typed_pins(false)?;
+        row("right PIN typed, which the phone does not permit", typed(program, &mut world, TEST_PIN, ALL_TRIES));
+        world.permits_typed_pins(true)?;
+        world.leave(0)?;
+        row("no phone", no_phone(program));
+        world.come(0)?;
+    }
+    expect(failed == 0, || format!("{failed} rows went wrong"))
+}
+
+/// Says how it went, and counts what went wrong.
+pub(crate) fn tell(module: Module, program: &Program, situation: &str, result: Result<String, Failure>) -> u32 {
+    let failed = result.is_err();
+    let word = if failed { "FAILED" } else { "ok    " };
+    let seen = result.unwrap_or_else(|failure| failure.to_string());
+    say(&format!("{word}  {:<10}  {:<9}  {situation}: {seen}", module.name(), program.name));
+    failed.into()
+}
+
+/// Starts the program, which says that the PIN is to be entered on the phone, and asks nothing.
+fn start(program: &Program) -> Result<Dialogue, Failure> {
     let mut dialogue = program.start()?;
     dialogue.expect(TOLD, SOON)?;
-    let question =
-        world.environment.phone(0)?.wait_event("asking for the PIN", SOON, |event| event["event"] == "pin_asked")?;
-    Ok((dialogue, question.get("id").cloned().unwrap_or_default()))
+    Ok(dialogue)
 }
 
 fn entered(program: &Program, world: &mut World, pin: &str, lets_in: bool) -> Result<String, Failure> {
-    let (mut dialogue, id) = asked(program, world)?;
-    world.environment.phone(0)?.send(&json!({ "command": "enter_pin", "id": id, "pin": pin }))?;
+    let mut dialogue = start(program)?;
+    world.enters(pin)?;
     verdict(program, &mut dialogue, lets_in)
 }
 
 /// Whoever is refused has been told so.
 fn verdict(program: &Program, dialogue: &mut Dialogue, lets_in: bool) -> Result<String, Failure> {
-    let is_in = program.verdict(dialogue, SOON)?;
+    let limit = if lets_in { SOON } else { TOLD_LIMIT };
+    let is_in = program.verdict(dialogue, limit)?;
     expect(is_in == lets_in, || format!("let in: {is_in}:\n{}", dialogue.seen()))?;
     if is_in {
         return Ok("in, nothing typed".to_owned());
@@ -66,20 +99,57 @@ fn verdict(program: &Program, dialogue: &mut Dialogue, lets_in: bool) -> Result<
 }
 
 fn declined(program: &Program, world: &mut World) -> Result<String, Failure> {
-    let (mut dialogue, id) = asked(program, world)?;
-    world.environment.phone(0)?.send(&json!({ "command": "cancel_pin", "id": id }))?;
+    let mut dialogue = start(program)?;
+    world.declines_pin()?;
     let seen = verdict(program, &mut dialogue, false)?;
-    // A refusal more within the minute would silence this computer; the owner opens the app.
-    world.environment.phone(0)?.restart()?;
-    world.environment.wait_card(0, true, pocketcard_dev::CARD_LIMIT)?;
+    // A refusal more within the minute would silence this computer.
+    world.opens_app()?;
     Ok(seen)
 }
 
+fn blocked(program: &Program, world: &mut World) -> Result<String, Failure> {
+    world.block_pin()?;
+    let mut dialogue = start(program)?;
+    let seen = verdict(program, &mut dialogue, false);
+    world.unblock_pin()?;
+    world.nobody_was_asked()?;
+    seen
+}
+
 fn leaves(program: &Program, world: &mut World) -> Result<String, Failure> {
-    let (mut dialogue, _) = asked(program, world)?;
+    let mut dialogue = start(program)?;
+    world.asked_for_pin()?;
     let started = Instant::now();
     world.leave(0)?;
     let is_in = program.verdict(&mut dialogue, LEFT_LIMIT)?;
     expect(!is_in, || format!("LET IN:\n{}", dialogue.seen()))?;
     Ok(format!("out after {:.1} s", started.elapsed().as_secs_f32()))
+}
+
+/// sssd then falls to the password.
+fn nothing_typed(program: &Program, world: &mut World) -> Result<String, Failure> {
+    let mut dialogue = at_pin(program)?;
+    dialogue.type_secret("")?;
+    expect(!asked_for_pin(&mut dialogue)?, || format!("the PIN is asked for again:\n{}", dialogue.seen()))?;
+    untouched(world, ALL_TRIES)?;
+    dialogue.type_secret(ALICE.1)?;
+    let is_in = program.verdict(&mut dialogue, SOON)?;
+    expect(is_in, || format!("not let in by the password:\n{}", dialogue.seen()))?;
+    Ok("no try spent, the phone asks nothing; in by the password".to_owned())
+}
+
+/// - `tries`: how many are left then.
+fn typed(program: &Program, world: &mut World, pin: &str, tries: u32) -> Result<String, Failure> {
+    let mut dialogue = at_pin(program)?;
+    dialogue.type_secret(pin)?;
+    out(program, dialogue, SOON)?;
+    untouched(world, tries)?;
+    Ok(format!("out, {tries} tries left"))
+}
+
+/// So many tries are left, and the phone asked for nothing.
+fn untouched(world: &mut World, tries: u32) -> Result<(), Failure> {
+    let left = world.tries_left()?;
+    expect(left == tries, || format!("{left} tries are left"))?;
+    world.nobody_was_asked()
 }

@@ -18,7 +18,7 @@ const PASSWORD_PROMPTS: [&str; 2] = ["Password: ", "password for alice: "];
 /// Without a phone the password has to be asked for at once: so long may a busy machine take.
 const AT_ONCE: Duration = Duration::from_secs(3);
 /// A phone that leaves while its PIN is typed: when the person has to know.
-const LEFT_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LEFT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What looks at the card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(crate) struct Program {
     user: &'static str,
     command: &'static [&'static str],
     is_in: &'static str,
-    is_out: &'static str,
+    pub(crate) is_out: &'static str,
 }
 
 const MARK: &str = "echo I am $(id -un) for alice";
@@ -189,7 +189,7 @@ pub(crate) fn asked_for_pin(dialogue: &mut Dialogue) -> Result<bool, Failure> {
     Ok(dialogue.one_of(&[PIN_PROMPTS, PASSWORD_PROMPTS].concat(), SOON)? < PIN_PROMPTS.len())
 }
 
-fn at_pin(program: &Program) -> Result<Dialogue, Failure> {
+pub(crate) fn at_pin(program: &Program) -> Result<Dialogue, Failure> {
     let (dialogue, pin) = ask(program)?;
     expect(pin, || format!("the password is asked for, with a phone here:\n{}", dialogue.seen()))?;
     Ok(dialogue)
@@ -203,7 +203,7 @@ pub(crate) fn right_pin(program: &Program) -> Result<String, Failure> {
     Ok("in".to_owned())
 }
 
-fn out(program: &Program, mut dialogue: Dialogue, limit: Duration) -> Result<Dialogue, Failure> {
+pub(crate) fn out(program: &Program, mut dialogue: Dialogue, limit: Duration) -> Result<Dialogue, Failure> {
     let is_in = program.verdict(&mut dialogue, limit)?;
     expect(!is_in, || format!("LET IN:\n{}", dialogue.seen()))?;
     let seen = dialogue.seen();

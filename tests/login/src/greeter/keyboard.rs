@@ -20,7 +20,7 @@ pub(crate) fn pam_pkcs11() -> Result<(), Failure> {
     // That a phone was found, whose it is, and the question for the PIN; that there is none, and that for the password.
     let messages = Messages { phone: 3, no_phone: 2 };
     LightDm::start(Module::PamPkcs11, "keyboard")?.tell(|world| {
-        signs_in(world, &messages, ["greeter-1-no-phone", "greeter-2-phone", "greeter-3-session"])?;
+        signs_in(world, &messages, "greeter")?;
         password_unlocks(world, &messages)?;
         pin_unlocks(world, &messages)
     })
@@ -29,21 +29,20 @@ pub(crate) fn pam_pkcs11() -> Result<(), Failure> {
 pub(crate) fn sssd() -> Result<(), Failure> {
     // Nothing but the question.
     let messages = Messages { phone: 1, no_phone: 1 };
-    let pictures = ["greeter-sssd-1-no-phone", "greeter-sssd-2-phone", "greeter-sssd-3-session"];
-    LightDm::start(Module::Sssd, "keyboard")?.tell(|world| signs_in(world, &messages, pictures))
+    LightDm::start(Module::Sssd, "keyboard")?.tell(|world| signs_in(world, &messages, "greeter-sssd"))
 }
 
-fn signs_in(world: &mut World, messages: &Messages, pictures: [&str; 3]) -> Result<(), Failure> {
-    let [no_phone, phone, session] = pictures;
+/// - `pictures`: how their names begin.
+fn signs_in(world: &mut World, messages: &Messages, pictures: &str) -> Result<(), Failure> {
     let screen = screen()?;
     // Debian's greeter does not list users, so the first question is for the name.
     answered(&screen, ALICE.0, messages.no_phone)?;
-    screen.picture(no_phone)?;
+    screen.picture(&format!("{pictures}-1-no-phone"))?;
 
     // The phone arrives. The greeter has asked for the password already, and begins anew when that is wrong.
     world.come(0)?;
     answered(&screen, "", messages.phone)?;
-    screen.picture(phone)?;
+    screen.picture(&format!("{pictures}-2-phone"))?;
 
     answered(&screen, "999999", messages.phone)?;
     one_try_spent(world)?;
@@ -52,7 +51,7 @@ fn signs_in(world: &mut World, messages: &Messages, pictures: [&str; 3]) -> Resu
 
     screen.type_line(TEST_PIN)?;
     is_signed_in(&screen)?;
-    screen.picture(session)?;
+    screen.picture(&format!("{pictures}-3-session"))?;
     say("ok      greeter  right PIN: alice is signed in");
     Ok(())
 }

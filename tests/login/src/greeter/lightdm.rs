@@ -32,6 +32,7 @@ exec Xvfb "${a[@]}" -screen 0 1024x768x24 -nolisten tcp
 "#;
 const LIGHTDM: &str = "[LightDM]\nlogind-check-graphical=false\n[Seat:*]\ntype=local\n\
                        xserver-command=/usr/local/bin/x-server\ngreeter-session=lightdm-gtk-greeter\nuser-session=story\n";
+const CONFIGURATION: &str = "/etc/lightdm/lightdm.conf.d/50-story.conf";
 const SESSION: &str = "[Desktop Entry]\nName=Story\nExec=/usr/local/bin/story-session\nType=Application\n";
 /// What the user finds: a window manager, and a terminal that says who is in and watches the phone.
 const SESSION_PROGRAM: &str = "#!/bin/sh\nopenbox &\nxsetroot -solid '#30506a'\nexec xterm -title Session -fa Monospace -fs 12 \
@@ -111,11 +112,27 @@ pub(crate) struct LightDm {
 impl LightDm {
     /// - `pin_entry`: where the PIN is entered.
     pub(crate) fn start(module: Module, pin_entry: &str) -> Result<Self, Failure> {
+        Self::prepare(module, pin_entry, |world| world.leave(0))
+    }
+
+    /// The same with a greeter that lists users, and with the phone here.
+    pub(crate) fn with_list(module: Module, pin_entry: &str) -> Result<Self, Failure> {
+        Self::prepare(module, pin_entry, |_| {
+            let text = format!("{LIGHTDM}greeter-hide-users=false\n");
+            fs::write(CONFIGURATION, text).context("configuring LightDM")
+        })
+    }
+
+    fn prepare(
+        module: Module,
+        pin_entry: &str,
+        before: impl FnOnce(&mut World) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
         let mut world = World::start(watched(pin_entry))?;
         let sssd = set_up(module)?;
         may_watch(&world)?;
         configure()?;
-        world.leave(0)?;
+        before(&mut world)?;
         let consoles = Consoles::take()?;
         let bus = bus()?;
         eventually("D-Bus", SOON, || Path::new("/run/dbus/system_bus_socket").exists())?;
@@ -154,7 +171,7 @@ fn configure() -> Result<(), Failure> {
         ("/usr/local/bin/x-server", X_SERVER),
         ("/usr/local/bin/story-session", SESSION_PROGRAM),
         ("/usr/local/bin/story-terminal", TERMINAL),
-        ("/etc/lightdm/lightdm.conf.d/50-story.conf", LIGHTDM),
+        (CONFIGURATION, LIGHTDM),
         ("/usr/share/xsessions/story.desktop", SESSION),
         // So that a screen that stands still looks alike.
         ("/etc/gtk-3.0/settings.ini", "[Settings]\ngtk-cursor-blink=false\n"),

@@ -20,6 +20,20 @@ pub(crate) fn pam_pkcs11() -> Result<(), Failure> {
     })
 }
 
+/// A greeter that lists users begins with one of them before anybody has touched it.
+pub(crate) fn listed() -> Result<(), Failure> {
+    LightDm::with_list(Module::PamPkcs11, "phone")?.tell(|world| {
+        let question = world.asked_for_pin()?;
+        let screen = screen()?;
+        screen.settle();
+        screen.picture("greeter-phone-listed-1-asked")?;
+        say(&format!(
+            "ok      greeter-phone  a list of users: the phone asks as soon as the greeter is there: {question}"
+        ));
+        Ok(())
+    })
+}
+
 fn signs_in(world: &mut World) -> Result<(), Failure> {
     let screen = screen()?;
     world.come(0)?;
@@ -47,18 +61,16 @@ fn signs_in(world: &mut World) -> Result<(), Failure> {
     screen.picture("greeter-phone-3-entered")?;
     press_log_in(&screen);
     is_signed_in(&screen)?;
-    screen.picture("greeter-phone-4-session")?;
     say("ok      greeter-phone  right PIN on the phone, then Log In: alice is signed in");
     Ok(())
 }
 
 fn unlocks(world: &mut World) -> Result<(), Failure> {
     let lock = locks(world)?;
-    lock.picture("greeter-phone-5-locked")?;
     world.come(0)?;
     world.nobody_was_asked()?;
     answered(&lock, "", MESSAGES)?;
-    lock.picture("greeter-phone-6-asked")?;
+    lock.picture("greeter-phone-4-back")?;
     let seen = lock.look();
     world.enters(TEST_PIN)?;
     is_authorized(2)?;
@@ -67,7 +79,7 @@ fn unlocks(world: &mut World) -> Result<(), Failure> {
     is_unlocked(1)?;
     let session = screen()?;
     session.settle();
-    session.picture("greeter-phone-7-unlocked")?;
+    session.picture("greeter-phone-5-unlocked")?;
     say("ok      greeter-phone  the phone is back: asked after Enter, unlocked by the PIN entered there, and Log In");
     Ok(())
 }
