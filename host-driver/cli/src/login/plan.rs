@@ -222,8 +222,9 @@ fn sssd(root: &Path, mappings: &Mappings, services: &Services, journal: &Journal
          certificate_verification = no_ocsp, partial_chain\n\n\
          [pam]\npam_cert_auth = True\npam_cert_db_path = /{FOLDER}/trusted.pem\n\
          pam_p11_allowed_services = {}\n\n\
-         [domain/pocketcard]\nid_provider = files\n",
-        allowed.join(", ")
+         [domain/pocketcard]\n{}",
+        allowed.join(", "),
+        local_users(root)
     );
     for (index, mapping) in mappings.users.iter().enumerate() {
         let before = mappings.users.iter().take(index);
@@ -243,6 +244,17 @@ fn sssd(root: &Path, mappings: &Mappings, services: &Services, journal: &Journal
         let _ = write!(content, "\n[certmap/pocketcard/{user}]\nmatchrule = <SUBJECT>^{}$\n", escaped(subject));
     }
     Ok(NewFile { path: path.to_path_buf(), content, mode: 0o600 })
+}
+
+/// How sssd gets at the users of /etc/passwd: since 2.9 by the proxy, and then it has to be told that it is the card that
+/// signs them in; before that by a provider of its own, which new ones still may have but which is on its way out.
+fn local_users(root: &Path) -> &'static str {
+    let known = fs::read_to_string(root.join("usr/share/sssd/sssd.api.conf")).unwrap_or_default();
+    if known.contains("local_auth_policy") {
+        "id_provider = proxy\nproxy_lib_name = files\nauth_provider = none\nlocal_auth_policy = only\n"
+    } else {
+        "id_provider = files\n"
+    }
 }
 
 /// Whether everybody writes this subject alike, so that different texts are different subjects to sssd as well. Text beyond
@@ -339,6 +351,12 @@ pub(super) mod tests {
         assert!(conf.contains("pam_p11_allowed_services = +su, +su-l\n"), "{conf}");
         assert!(!conf.contains("no_verification"));
         assert_eq!(content(&plan, "trusted.pem"), mapping("alice").certificate);
+        assert!(conf.contains("id_provider = files\n"), "{conf}");
+        let known = root.path().join("usr/share/sssd");
+        fs::create_dir_all(&known).unwrap();
+        fs::write(known.join("sssd.api.conf"), "local_auth_policy = str, None, false\n").unwrap();
+        let newer = Plan::new(root.path(), &mappings(Module::Sssd, &["alice"]), &[]).unwrap();
+        assert!(content(&newer, "sssd.conf").contains("id_provider = proxy\n"), "sssd since 2.9");
         let error = Plan::new(root.path(), &mappings(Module::Sssd, &["alice", "carol"]), &[]).unwrap_err();
         assert!(matches!(error, LoginError::SameSubject(_)), "{error}");
         let plan = |user| Plan::new(root.path(), &Mappings { module: Some(Module::Sssd), users: vec![user] }, &[]);
