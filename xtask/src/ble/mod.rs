@@ -109,7 +109,7 @@ pub(crate) struct Arguments {
     /// Show what a story writes while it is told.
     #[arg(long, short)]
     verbose: bool,
-    /// Copy the pictures that were taken into docs/images.
+    /// Draw those pictures in docs/images anew that a story takes.
     #[arg(long)]
     keep_pictures: bool,
     /// Name of the log and of the guest's folder, for several guests at once.
@@ -148,7 +148,7 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
         note.into_iter().for_each(|note| steps.note(note));
         let pictures = job.pictures();
         if arguments.keep_pictures && pictures.is_dir() {
-            steps.step("Copy the pictures into docs/images", || login::keep_pictures(&pictures))?;
+            steps.step("Draw the pictures in docs/images anew", || login::renew_pictures(&pictures))?;
         }
     }
     steps.all_good()

@@ -111,8 +111,21 @@ fn tell(machine: &Machine, name: &str, pcscd_user: &str) -> Result<Outcome, Prob
 }
 
 /// Copies the pictures in a folder into the docs.
-pub(crate) fn keep_pictures(from: &Path) -> Result<Outcome, Problem> {
+fn keep_pictures(from: &Path) -> Result<Outcome, Problem> {
     copy_pictures(from, &workspace::root().join("docs/images")).map(|()| Outcome::Done)
+}
+
+/// The same with those alone that the docs have already.
+pub(crate) fn renew_pictures(from: &Path) -> Result<Outcome, Problem> {
+    let to = workspace::root().join("docs/images");
+    for entry in std::fs::read_dir(&to).context("looking for pictures")?.flatten() {
+        let new = from.join(entry.file_name());
+        if new.is_file() {
+            std::fs::copy(&new, entry.path()).context("copying a picture")?;
+            say(&format!("    {}", entry.path().display()));
+        }
+    }
+    Ok(Outcome::Done)
 }
 
 fn copy_pictures(from: &Path, to: &Path) -> Result<(), Problem> {
