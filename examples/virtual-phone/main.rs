@@ -6,6 +6,10 @@ mod clock;
 mod device_key;
 mod enrolment;
 mod events;
+#[cfg(test)]
+#[path = "../tests/support/host.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod host;
 mod output;
 mod probe;
 #[cfg(feature = "ble")]

@@ -113,6 +113,13 @@ impl L2capLayer {
         Ok(message)
     }
 
+    /// Nothing more is read for now, so the peer is not the one to wait for. It is again with the next bytes; call
+    /// [`L2capLayer::handle_bytes`] without any when reading goes on.
+    pub fn hold(&mut self) {
+        self.next_due = None;
+        self.whole_due = None;
+    }
+
     /// Whether the channel may end now: if not, its end cuts a message off.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
@@ -258,6 +265,25 @@ mod tests {
         layer.handle_bytes(&[2, 0, 0, 0, 9], at(1.0));
         assert_eq!(layer.poll_message(), Ok(Some(vec![1, 2])));
         assert_eq!((layer.next_due, layer.whole_due), (Some(at(3.0)), Some(at(31.0))));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_read_owes_nothing_and_is_to_take_what_waits_all_the_same() {
+        let mut layer = L2capLayer::new(4096);
+        layer.push(&[7; 100], at(0.5)).unwrap();
+        layer.handle_bytes(&[0, 0, 0, 9, 1], at(0.0));
+        layer.hold();
+        assert_eq!(layer.handle_timeout(at(2.0)), Ok(()));
+        assert_eq!(layer.handle_timeout(at(2.5)), Err(L2capError::Stalled));
+        layer.written(104, at(2.5));
+        assert_eq!(layer.poll_timeout(), None);
+        layer.handle_bytes(&[], at(10.0));
+        assert_eq!(layer.poll_message(), Ok(None));
+        assert_eq!(layer.handle_timeout(at(12.0)), Err(L2capError::Unfinished), "from here on it does again");
+        // Between two messages nothing is owed.
+        let mut layer = L2capLayer::new(4096);
+        layer.handle_bytes(&[], at(0.0));
+        assert_eq!((layer.poll_message(), layer.poll_timeout()), (Ok(None), None));
     }
 
     #[test]

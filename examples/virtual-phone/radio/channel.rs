@@ -3,7 +3,9 @@
 //! Spec: SPEC.md section 11.3
 
 use std::{
+    future::Future,
     io,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +16,7 @@ use bluer::{
 };
 use pocketcard_phone::{
     Clock,
-    runtime::{LinkHandle, Phone, SendOutcome, Transport},
+    runtime::{LinkHandle, Phone, PushError, SendOutcome, Transport},
 };
 use pocketcard_protocol::{
     l2cap::{CHANNELS_LIMIT, L2capError, L2capLayer, Psm, SDU_LIMIT},
@@ -114,8 +116,12 @@ enum Over {
 enum Next {
     Read(io::Result<usize>),
     Written(io::Result<usize>),
+    Pushed(Result<(), PushError>),
     Stirred,
 }
+
+/// A message that the phone has no room for yet.
+type Pushing<'a> = Pin<Box<dyn Future<Output = Result<(), PushError>> + Send + 'a>>;
 
 /// Carries the link until either side ends it.
 async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared, link: &LinkHandle) -> Result<(), Over> {
@@ -123,6 +129,9 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared, 
     let mut layer = L2capLayer::new(EARLY_MESSAGE_LIMIT);
     let mut sdu = [0; SDU_LIMIT as usize];
     let mut closed = None;
+    // The phone takes no more of a host that does not read. Nothing is read then, but what waits for the host goes on, and
+    // its time limits hold.
+    let mut pushing: Option<Pushing<'_>> = None;
     loop {
         if layer.waiting().is_empty()
             && let Some(message) = shared.state().message.take()
@@ -136,7 +145,13 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared, 
                 return Ok(());
             }
         }
-        let waits = !layer.waiting().is_empty();
+        let (waits, reads) = (!layer.waiting().is_empty(), pushing.is_none());
+        let pushed = async {
+            match &mut pushing {
+                Some(pushing) => pushing.await,
+                None => std::future::pending().await,
+            }
+        };
         let due = async {
             match [layer.poll_timeout(), closed].into_iter().flatten().min() {
                 Some(due) => BootClock.sleep_until(due).await,
@@ -144,8 +159,9 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared, 
             }
         };
         let next = tokio::select! {
-            count = reader.read(&mut sdu) => Next::Read(count),
+            count = reader.read(&mut sdu), if reads => Next::Read(count),
             count = writer.write(layer.waiting()), if waits => Next::Written(count),
+            pushed = pushed => Next::Pushed(pushed),
             () = shared.changed.notified() => Next::Stirred,
             () = due => Next::Stirred,
         };
@@ -153,23 +169,35 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared, 
             Next::Read(count) => {
                 let bytes = sdu.get(..count?).filter(|bytes| !bytes.is_empty()).ok_or(Over::Gone)?;
                 layer.handle_bytes(bytes, BootClock.now());
-                take(&mut layer, link).await?;
+                pushing = take(&mut layer, link).await?;
             }
             Next::Written(count) => layer.written(count?, BootClock.now()),
+            Next::Pushed(pushed) => {
+                pushed.map_err(|_| Over::Gone)?;
+                layer.handle_bytes(&[], BootClock.now());
+                pushing = take(&mut layer, link).await?;
+            }
             Next::Stirred => layer.handle_timeout(BootClock.now())?,
         }
     }
 }
 
-/// Gives the phone the messages that are whole.
-async fn take(layer: &mut L2capLayer, link: &LinkHandle) -> Result<(), Over> {
+/// Gives the phone the messages that are whole, until it has no room for one.
+async fn take<'a>(layer: &mut L2capLayer, link: &'a LinkHandle) -> Result<Option<Pushing<'a>>, Over> {
     loop {
         let authenticated = link.is_authenticated();
         if authenticated {
             layer.set_limit(LINK_MESSAGE_LIMIT);
         }
-        let Some(message) = layer.poll_message()? else { return Ok(()) };
-        link.push_message(message).await.map_err(|_| Over::Gone)?;
+        let Some(message) = layer.poll_message()? else { return Ok(None) };
+        match link.try_push_message(message) {
+            Ok(()) => {}
+            Err((PushError::Full, message)) => {
+                layer.hold();
+                return Ok(Some(Box::pin(link.push_message(message))));
+            }
+            Err(_) => return Err(Over::Gone),
+        }
         if !authenticated {
             // Lets the phone handle the message first: it may be the one that allows longer ones.
             tokio::task::yield_now().await;
@@ -217,3 +245,6 @@ impl Transport for ChannelTransport {
         self.0.changed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,5 @@
 //! The interface in a terminal of memory: questions and forms alone, and the whole of it with a real phone and a computer.
 
-#[path = "../../../tests/support/host.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod host;
 mod owner;
 mod questions;
 mod recording;
@@ -15,7 +12,7 @@ use ratatui::{
 };
 
 use super::{app::App, view, wish::Wish};
-use crate::arguments::Arguments;
+use crate::{arguments::Arguments, host};
 
 fn app(enrolled: bool) -> App {
     let arguments = Arguments::parse_from(["virtual-phone", "--state", "/tmp/x", "--listen", "unix:/tmp/x/s"]);
