@@ -32,27 +32,27 @@ pub(crate) fn sssd() -> Result<(), Failure> {
     LightDm::start(Module::Sssd, "keyboard")?.tell(|world| signs_in(world, &messages, "greeter-sssd"))
 }
 
-/// - `pictures`: how their names begin.
-fn signs_in(world: &mut World, messages: &Messages, pictures: &str) -> Result<(), Failure> {
+/// - `story`: how the names of its pictures begin.
+fn signs_in(world: &mut World, messages: &Messages, story: &str) -> Result<(), Failure> {
     let screen = screen()?;
     // Debian's greeter does not list users, so the first question is for the name.
     answered(&screen, ALICE.0, messages.no_phone)?;
-    screen.picture(&format!("{pictures}-1-no-phone"))?;
+    screen.picture(&format!("{story}-1-no-phone"))?;
 
     // The phone arrives. The greeter has asked for the password already, and begins anew when that is wrong.
     world.come(0)?;
     answered(&screen, "", messages.phone)?;
-    screen.picture(&format!("{pictures}-2-phone"))?;
+    screen.picture(&format!("{story}-2-phone"))?;
 
     answered(&screen, "999999", messages.phone)?;
     one_try_spent(world)?;
     nobody_is_in()?;
-    say("ok      greeter  wrong PIN: out, one try spent");
+    say(&format!("ok      {story}  wrong PIN: out, one try spent"));
 
     screen.type_line(TEST_PIN)?;
     is_signed_in(&screen)?;
-    screen.picture(&format!("{pictures}-3-session"))?;
-    say("ok      greeter  right PIN: alice is signed in");
+    screen.picture(&format!("{story}-3-session"))?;
+    say(&format!("ok      {story}  right PIN: alice is signed in"));
     Ok(())
 }
 

@@ -195,7 +195,7 @@ fn count(text: &str) -> usize {
 }
 
 /// What PAM has asked and said since the greeter began with alice.
-fn messages() -> usize {
+pub(super) fn messages() -> usize {
     let log = log();
     log.rsplit(BEGUN).next().unwrap_or_default().matches(PROMPT).count()
 }

@@ -4,10 +4,11 @@ use pocketcard_dev::TEST_PIN;
 
 use crate::failure::Failure;
 use crate::sign_in::Module;
-use crate::world::{ALICE, World, say};
+use crate::world::{ALICE, SOON, World, eventually, say};
 
 use super::lightdm::{
-    LightDm, answered, is_authorized, is_refused, is_signed_in, is_unlocked, locks, press_log_in, pressed, screen,
+    LightDm, answered, is_authorized, is_refused, is_signed_in, is_unlocked, locks, messages, press_log_in, pressed,
+    screen,
 };
 
 /// That a phone was found, whose it is, and that it wants its PIN.
@@ -23,13 +24,13 @@ pub(crate) fn pam_pkcs11() -> Result<(), Failure> {
 /// A greeter that lists users begins with one of them before anybody has touched it.
 pub(crate) fn listed() -> Result<(), Failure> {
     LightDm::with_list(Module::PamPkcs11, "phone")?.tell(|world| {
-        let question = world.asked_for_pin()?;
         let screen = screen()?;
+        eventually("the greeter to ask", SOON, || messages() >= MESSAGES)?;
         screen.settle();
-        screen.picture("greeter-phone-listed-1-asked")?;
-        say(&format!(
-            "ok      greeter-phone  a list of users: the phone asks as soon as the greeter is there: {question}"
-        ));
+        screen.picture("greeter-phone-6-list")?;
+        is_refused(&screen, || world.declines_pin())?;
+        world.nobody_was_asked()?;
+        say("ok      greeter-phone  a list of users: the phone asks as soon as the greeter is there, and once");
         Ok(())
     })
 }
