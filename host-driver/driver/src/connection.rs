@@ -79,6 +79,7 @@ impl Connection {
         let door = match name.trust() {
             Trust::OwnUser => Door::own_user(),
             Trust::System => Door::system(&Accounts::load(), &[DAEMON_USER], None),
+            Trust::User(user) => Door::system(&Accounts::load(), &[], None).and_users(&[user.0]),
         };
         if !door.admits(&peer) {
             return Err(ConnectionError::Stranger { user: peer.user.0 });

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use pocketcard_ipc::accounts::UserId;
 use pocketcard_ipc::driver::{DeviceName, Trust};
 use serde_json::Value;
 
@@ -159,6 +160,14 @@ fn the_readers_entry_comes_and_goes_and_leaves_those_of_others() {
     };
     run("install");
     let alone = fs::read_to_string(&target).unwrap();
+    let mut script = command("sh", [packaging("macos/reader-conf"), "install".into()]);
+    script.env("POCKETCARD_READER_CONF", &target).env("POCKETCARD_READER_USER", "501");
+    assert!(script.env("POCKETCARD_READER_SOURCE", packaging("macos/reader.conf")).status().unwrap().success());
+    let named = fs::read_to_string(&target).unwrap();
+    let device = |text: &str| -> DeviceName {
+        text.lines().find_map(|line| line.strip_prefix("DEVICENAME ")).unwrap().parse().unwrap()
+    };
+    assert_eq!((device(&alone).trust(), device(&named).trust()), (Trust::System, Trust::User(UserId(501))));
     run("remove");
     assert!(!target.exists(), "it was not there before");
 

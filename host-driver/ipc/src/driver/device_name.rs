@@ -3,13 +3,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::Address;
+use crate::accounts::UserId;
 
-/// The `DEVICENAME` line of the driver's `reader.conf`: `SOCKET:SLOTS`, or `SOCKET:SLOTS:dev`.
+/// The `DEVICENAME` line of the driver's `reader.conf`: `SOCKET:SLOTS`, `SOCKET:SLOTS:dev` or `SOCKET:SLOTS:user=NUMBER`.
 ///
 /// - `SOCKET`: absolute path of the daemon's driver socket, of the characters that pcscd's parser takes,
 ///   `[A-Za-z0-9=/-._@]`.
 /// - `SLOTS`: slots of the reader, 1 to 16. The daemon's `reader_slots` should be the same.
 /// - `dev`: a private test environment; the daemon must then run as the driver's own user.
+/// - `user`: the number of the user who runs the daemon, where it is no service of the system: on a Mac, whoever is logged in.
 ///
 /// It is the only place that tells the driver where the daemon is: never the environment of a process.
 ///
@@ -33,6 +35,8 @@ pub enum Trust {
     System,
     /// The driver's own user, as in a private test environment.
     OwnUser,
+    /// Root or this user, whom root named in the driver's configuration.
+    User(UserId),
 }
 
 /// Why a text is not a [`DeviceName`].
@@ -48,8 +52,8 @@ pub enum DeviceNameError {
     /// Not a number from 1 to 16.
     #[error("the number of slots is 1 to {}", DeviceName::MAX_SLOTS)]
     Slots,
-    /// The third part is not `dev`.
-    #[error("the third part of the device name, if there is one, is `dev`")]
+    /// The third part is neither `dev` nor a user.
+    #[error("the third part of the device name, if there is one, is `dev` or, for example, `user=501`")]
     Trust,
 }
 
@@ -100,7 +104,10 @@ impl FromStr for DeviceName {
         let trust = match trust {
             None => Trust::System,
             Some("dev") => Trust::OwnUser,
-            Some(_) => return Err(DeviceNameError::Trust),
+            Some(other) => {
+                let user = other.strip_prefix("user=").and_then(|number| number.parse().ok());
+                Trust::User(UserId(user.ok_or(DeviceNameError::Trust)?))
+            }
         };
         Self::new(Path::new(socket), slots.parse().map_err(|_| DeviceNameError::Slots)?, trust)
     }
@@ -108,11 +115,12 @@ impl FromStr for DeviceName {
 
 impl fmt::Display for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dev = match self.trust {
-            Trust::System => "",
-            Trust::OwnUser => ":dev",
-        };
-        write!(f, "{}:{}{dev}", self.socket.display(), self.slots)
+        write!(f, "{}:{}", self.socket.display(), self.slots)?;
+        match self.trust {
+            Trust::System => Ok(()),
+            Trust::OwnUser => f.write_str(":dev"),
+            Trust::User(UserId(number)) => write!(f, ":user={number}"),
+        }
     }
 }
 
@@ -135,6 +143,9 @@ mod tests {
             ("/a:17", DeviceNameError::Slots),
             ("/a:", DeviceNameError::Slots),
             ("/a:1:prod", DeviceNameError::Trust),
+            ("/a:1:user=", DeviceNameError::Trust),
+            ("/a:1:user=ann", DeviceNameError::Trust),
+            ("/a:1:user=-1", DeviceNameError::Trust),
         ] {
             assert_eq!(text.parse::<DeviceName>(), Err(error), "{text}");
         }
@@ -142,7 +153,7 @@ mod tests {
 
     #[test]
     fn device_names_that_are_accepted() {
-        for text in ["/run/pocketcard/driver.sock:4", "/tmp/x-1.2_3@y=z/d:16:dev"] {
+        for text in ["/run/pocketcard/driver.sock:4", "/tmp/x-1.2_3@y=z/d:16:dev", "/a:1:user=501"] {
             assert_eq!(text.parse::<DeviceName>().unwrap().to_string(), text);
         }
     }
