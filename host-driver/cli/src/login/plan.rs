@@ -221,7 +221,9 @@ fn sssd(root: &Path, mappings: &Mappings, services: &Services, journal: &Journal
          # A certificate is trusted if it is in the file below, whoever issued it.\n\
          certificate_verification = no_ocsp, partial_chain\n\n\
          [pam]\npam_cert_auth = True\npam_cert_db_path = /{FOLDER}/trusted.pem\n\
-         pam_p11_allowed_services = {}\n\n\
+         pam_p11_allowed_services = {}\n\
+         # The phone's owner has 50 s to confirm; sssd would give up after 10.\n\
+         p11_child_timeout = 55\n\n\
          [domain/pocketcard]\n{}",
         allowed.join(", "),
         local_users(root)
@@ -349,6 +351,7 @@ pub(super) mod tests {
         assert!(conf.contains("matchrule = <SUBJECT>^CN=Pocketcard test card$\n"), "{conf}");
         assert!(conf.contains("certificate_verification = no_ocsp, partial_chain\n"), "{conf}");
         assert!(conf.contains("pam_p11_allowed_services = +su, +su-l\n"), "{conf}");
+        assert!(conf.contains("p11_child_timeout = 55\n"), "its owner is given the time to answer: {conf}");
         assert!(!conf.contains("no_verification"));
         assert_eq!(content(&plan, "trusted.pem"), mapping("alice").certificate);
         assert!(conf.contains("id_provider = files\n"), "{conf}");
