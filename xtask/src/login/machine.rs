@@ -224,6 +224,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nobody_changes_a_root_that_runs_are_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = || root(folder.path(), "bookworm", &[]).unwrap();
+        let (first, second) = (root(), root());
+        let another = File::open(folder.path().join("bookworm.lock")).unwrap();
+        drop(first);
+        assert!(another.try_lock().is_err(), "one is still in it");
+        drop(second);
+        another.try_lock().unwrap();
+    }
+
+    #[test]
     fn only_runs_that_are_over_are_cleaned_up() {
         let folder = tempfile::tempdir().unwrap();
         let running = format!("{OWN}{}-x", std::process::id());
