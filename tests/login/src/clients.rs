@@ -7,7 +7,7 @@ use pocketcard_dev::{Card, Environment, TEST_PIN};
 
 use crate::failure::{Context, Failure};
 use crate::page::{Answers, follow};
-use crate::world::{ALICE, SOON, World, eventually, ok};
+use crate::world::{ALICE, SOON, World, as_user, eventually, ok, say};
 
 /// What is typed at which question, on every page.
 pub(crate) const ANSWERS: Answers<'static> = &[
@@ -57,6 +57,49 @@ pub(crate) fn ssh() -> Result<(), Failure> {
 pub(crate) fn git() -> Result<(), Failure> {
     let _world = world()?;
     follow("git.md", "", ANSWERS).map(|_| ())
+}
+
+/// Beside it, how the agent comes to the server: the phone's key is there already.
+const AT_THE_SERVER: &str = "cd; mkdir -p -m 700 .ssh
+ssh-keygen -D /usr/lib/x86_64-linux-gnu/opensc-pkcs11.so | grep 'PIV AUTH' | tee phone.pub >.ssh/authorized_keys
+ssh-keyscan server.example 2>/dev/null >.ssh/known_hosts";
+
+pub(crate) fn sudo_agent() -> Result<(), Failure> {
+    let _world = world()?;
+    let _sshd = Server::start("/usr/sbin/sshd", &["-D"], 22)?;
+    let mut words = as_user(ALICE.0);
+    words.extend(["bash", "-c", AT_THE_SERVER].map(str::to_owned));
+    ok("setpriv", words)?;
+    let at_desk = follow("sudo-agent.md", "", ANSWERS)?;
+    let mut at_desk = at_desk.ok_or_else(|| Failure::Wrong("no shell at the desk".to_owned()))?;
+    at_desk
+        .type_line("ssh -t -o IdentitiesOnly=yes -i phone.pub alice@server.example 'sudo --reset-timestamp -- id'")?;
+    at_desk.expect("[sudo] password for alice:", SOON)?;
+    say("ok      without the agent the password is asked for");
+    Ok(())
+}
+
+/// The passphrase of the disk.
+const PASSPHRASE: &str = "correct horse battery staple";
+
+pub(crate) fn luks() -> Result<(), Failure> {
+    let answers = [
+        ("(Type 'yes' in capital letters):", "YES"),
+        ("Enter passphrase for vault.img:", PASSPHRASE),
+        ("Verify passphrase:", PASSPHRASE),
+        ("enter current passphrase for disk", PASSPHRASE),
+        ("enter PIN for security token", TEST_PIN),
+        ("token PIN:", TEST_PIN),
+    ];
+    let mut world = World::start(Environment::builder().card(Card::Rsa))?;
+    // systemd makes it, which does not run here.
+    fs::create_dir_all("/run/systemd/ask-password").context("making a folder for systemd's questions")?;
+    follow("luks.md", "", &answers)?;
+    world.environment.phone(0)?.wait_event("a decryption by 9D", SOON, |event| {
+        event["event"] == "apdu" && event["command"] == "GENERAL AUTHENTICATE" && event["status"] == "9000"
+    })?;
+    say("ok      the phone decrypted");
+    Ok(())
 }
 
 pub(crate) fn login() -> Result<(), Failure> {

@@ -22,6 +22,7 @@ mod sign_in;
 mod sssd_pad;
 mod stories;
 mod system;
+mod told_apart;
 mod twin;
 mod watcher;
 mod world;

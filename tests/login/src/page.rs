@@ -105,7 +105,9 @@ fn open(user: &str, before: &str) -> Result<Dialogue, Failure> {
 fn block(dialogue: &mut Dialogue, commands: &str, answers: Answers<'_>) -> Result<String, Failure> {
     let before = dialogue.seen().len();
     let file = format!("/tmp/block-{before}");
-    fs::write(&file, format!("trap 'echo failed with $?' ERR\n{commands}\ntrap - ERR\n")).context("writing a block")?;
+    // With the echo on, a program that asks for a secret is seen to turn it off: what is typed earlier it throws away.
+    let text = format!("stty echo\ntrap 'echo failed with $?' ERR\n{commands}\ntrap - ERR\nstty -echo\n");
+    fs::write(&file, text).context("writing a block")?;
     dialogue.type_line(&format!(". {file}; echo '---'over'---'"))?;
     let mut wanted = vec![OVER, "failed with "];
     wanted.extend(answers.iter().map(|(question, _)| *question));
@@ -115,7 +117,7 @@ fn block(dialogue: &mut Dialogue, commands: &str, answers: Answers<'_>) -> Resul
             1 => return Err(Failure::Wrong(dialogue.seen().get(before..).unwrap_or_default().to_owned())),
             index => {
                 if let Some((_, answer)) = answers.get(index - 2) {
-                    dialogue.type_line(answer)?;
+                    dialogue.type_answer(answer)?;
                 }
             }
         }

@@ -74,7 +74,7 @@ pub(crate) fn tell(module: Module, program: &Program, situation: &str, result: R
 }
 
 /// Starts the program, which says that the PIN is to be entered on the phone, and asks nothing.
-fn start(program: &Program) -> Result<Dialogue, Failure> {
+pub(crate) fn start(program: &Program) -> Result<Dialogue, Failure> {
     let mut dialogue = program.start()?;
     dialogue.expect(TOLD, SOON)?;
     Ok(dialogue)

@@ -25,6 +25,8 @@ const ECHO_POLL: Duration = Duration::from_millis(5);
 const REOPEN_POLL: Duration = Duration::from_millis(5);
 /// How long a program may take from its prompt to turning the echo off.
 const ECHO_LIMIT: Duration = Duration::from_secs(5);
+/// A question after which the echo is still on is one that may be answered openly.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
 
 /// A program that runs at a terminal.
 pub(crate) struct Dialogue {
@@ -118,7 +120,7 @@ impl Dialogue {
     pub(crate) fn type_secret(&mut self, secret: &str) -> Result<(), Failure> {
         let limit = patient(ECHO_LIMIT);
         let deadline = Instant::now() + limit;
-        while tcgetattr(&self.terminal).is_ok_and(|modes| modes.local_modes.contains(LocalModes::ECHO)) {
+        while self.echoes() {
             if Instant::now() > deadline {
                 let seen = self.seen.clone();
                 return Err(Failure::Silent { wanted: "a prompt without echo".to_owned(), limit, seen });
@@ -126,6 +128,19 @@ impl Dialogue {
             thread::sleep(ECHO_POLL);
         }
         self.type_line(secret)
+    }
+
+    /// Types an answer to a question that may be for a secret: once the echo is off, or if it stays on for a moment.
+    pub(crate) fn type_answer(&mut self, answer: &str) -> Result<(), Failure> {
+        let deadline = Instant::now() + OPEN_LIMIT;
+        while Instant::now() < deadline && self.echoes() {
+            thread::sleep(ECHO_POLL);
+        }
+        self.type_line(answer)
+    }
+
+    fn echoes(&self) -> bool {
+        tcgetattr(&self.terminal).is_ok_and(|modes| modes.local_modes.contains(LocalModes::ECHO))
     }
 
     /// Waits for the program's end; what it wrote is in [`Self::seen`] then.

@@ -2,14 +2,14 @@
 
 use crate::failure::Failure;
 use crate::sign_in::{self, Module};
-use crate::{browser, clients, denied, greeter, locker, phone_entry, pin_pad, system, twin};
+use crate::{browser, clients, denied, greeter, locker, phone_entry, pin_pad, system, told_apart, twin};
 
 pub(crate) struct Story {
     pub(crate) name: &'static str,
     pub(crate) tell: fn() -> Result<(), Failure>,
 }
 
-pub(crate) const STORIES: [Story; 24] = [
+pub(crate) const STORIES: [Story; 27] = [
     Story { name: "pam_pkcs11", tell: || sign_in::matrix(Module::PamPkcs11) },
     Story { name: "pam_pkcs11-twin", tell: || twin::refused(Module::PamPkcs11) },
     Story { name: "pam_pkcs11-phone", tell: pin_pad::pam_pkcs11 },
@@ -19,8 +19,11 @@ pub(crate) const STORIES: [Story; 24] = [
     Story { name: "sssd-phone", tell: pin_pad::sssd },
     Story { name: "sssd-owner", tell: || denied::matrix(Module::Sssd) },
     Story { name: "pcscd-user", tell: system::pcscd_user },
+    Story { name: "told-apart", tell: told_apart::told_apart },
     Story { name: "login-page", tell: clients::login },
     Story { name: "ssh", tell: clients::ssh },
+    Story { name: "sudo-agent", tell: clients::sudo_agent },
+    Story { name: "luks", tell: clients::luks },
     Story { name: "git", tell: clients::git },
     Story { name: "curl", tell: clients::curl },
     Story { name: "chromium", tell: browser::chromium },
