@@ -20,6 +20,9 @@ use pocketcard_tests::{Client, ClientFailure, start};
 /// pcscd powers an unused card off after at most five seconds.
 const POWER_OFF: Duration = Duration::from_secs(5);
 
+/// How long it is watched that a program waits for another's transaction.
+const KEPT_WAITING: Duration = Duration::from_secs(1);
+
 fn environment() -> Environment {
     start(Environment::builder().card(Card::Ec))
 }
@@ -191,6 +194,31 @@ fn a_client_that_dies_in_a_transaction_takes_the_state_with_it() {
         "the PIN outlived the client that had a transaction: {seen:?}"
     );
     assert!(!can_sign(&mut witness));
+}
+
+#[test]
+fn nobody_uses_the_pin_of_a_transaction_that_another_holds_nor_after_it_ended_with_reset() {
+    let environment = environment();
+    let mut other = Client::connected(&environment, 0);
+    let mut holder = Client::connected(&environment, 0);
+    holder.call(&["begin"]).unwrap();
+    open_pin(&mut holder);
+    assert!(can_sign(&mut holder), "whoever verified it uses it");
+    // pcscd lets whoever comes meanwhile wait, and answers when the card is free.
+    other.send(&["transmit", &hex::encode(sign_p256(0x9A, &[7; 32]))]);
+    let meanwhile = other.response(KEPT_WAITING);
+    assert_eq!(meanwhile, Err(ClientFailure::Hangs), "another program reached the card in a transaction");
+    assert!(can_sign(&mut holder), "which the others did not disturb");
+    holder.call(&["end", "reset"]).unwrap();
+    match other.response(CARD_LIMIT) {
+        Ok(response) => {
+            assert_eq!(status_word(&response), 0x6982, "the PIN outlived a transaction that ended with RESET")
+        }
+        Err(ClientFailure::Pcsc(error)) => assert_eq!(error, "ResetCard"),
+        Err(other) => panic!("{other:?}"),
+    }
+    assert!(!is_verified_for_other(&mut other));
+    assert!(!can_sign(&mut other));
 }
 
 #[test]
