@@ -70,7 +70,8 @@ fn examine(control: &Path, reader_conf: &Path) -> Examination {
         Ok((software, mut client)) => {
             findings.push(versions(&software));
             status = client.status().ok();
-            findings.extend(status.iter().flat_map(pin_pad_clients));
+            let sssd = pocketcard_dev::find_program("sssd").and_then(|sssd| version_of(&sssd));
+            findings.extend(status.iter().flat_map(|status| pin_pad_clients(status, sssd.clone())));
             match client.doctor() {
                 Ok(own) => findings.extend(own),
                 Err(error) => findings.push(daemon_away(&error.into())),
@@ -81,7 +82,9 @@ fn examine(control: &Path, reader_conf: &Path) -> Examination {
 }
 
 /// Programs that cannot use a PIN that is entered on the phone, where that is configured.
-fn pin_pad_clients(status: &Status) -> Vec<Finding> {
+///
+/// - `sssd`: the version that is installed.
+fn pin_pad_clients(status: &Status, sssd: Option<String>) -> Vec<Finding> {
     if !status.slots.iter().any(|slot| slot.pin_entry == PinPlace::Phone) {
         return Vec::new();
     }
@@ -89,10 +92,9 @@ fn pin_pad_clients(status: &Status) -> Vec<Finding> {
     let mut findings = vec![found(
         "pin-entry",
         Level::Note,
-        "PINs are entered on the phone; `ssh-add -s` cannot use that",
+        "PINs are entered on the phone; `ssh-add -s` asks for the PIN here all the same",
         &format!("use `ssh -I opensc-pkcs11.so`, {keyboard}"),
     )];
-    let sssd = pocketcard_dev::find_program("sssd").and_then(|sssd| version_of(&sssd));
     if let Some(version) = sssd.filter(|version| is_without_pin_pads(version)) {
         let message = format!("sssd {version} asks for the PIN itself and cannot log in with one of the phone");
         let advice = format!("take pam_pkcs11, a newer sssd (2.10 or later), {keyboard}");
@@ -237,6 +239,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::fixtures;
 
     #[test]
     fn versions_of_sssd() {
@@ -245,6 +248,33 @@ mod tests {
         {
             assert_eq!(is_without_pin_pads(version), without, "{version}");
         }
+    }
+
+    #[test]
+    fn programs_that_know_no_pin_pads_are_named_where_there_is_one() {
+        let status = |pin_entry| {
+            let slots = vec![pocketcard_ipc::control::SlotStatus { pin_entry, ..fixtures::slot() }];
+            Status {
+                software: String::new(),
+                host_id: String::new(),
+                host_name: String::new(),
+                dev: false,
+                pairing: false,
+                bluetooth: None,
+                slots,
+            }
+        };
+        let checks = |pin_entry, sssd: Option<&str>| {
+            let findings = pin_pad_clients(&status(pin_entry), sssd.map(str::to_owned));
+            assert!(findings.iter().all(|finding| finding.advice.is_some()), "{findings:?}");
+            findings.into_iter().map(|finding| (finding.check, finding.level)).collect::<Vec<_>>()
+        };
+        let agent = ("pin-entry".to_owned(), Level::Note);
+        let sssd = ("pin-entry-sssd".to_owned(), Level::Warning);
+        assert_eq!(checks(PinPlace::Keyboard, Some("2.8.2")), []);
+        assert_eq!(checks(PinPlace::Phone, None), [agent.clone()]);
+        assert_eq!(checks(PinPlace::Phone, Some("2.8.2")), [agent.clone(), sssd]);
+        assert_eq!(checks(PinPlace::Phone, Some("2.10.1")), [agent]);
     }
 
     #[test]
