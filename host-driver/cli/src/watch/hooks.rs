@@ -17,7 +17,8 @@ use super::walk_away::Who;
 /// leaves has no limit, since it may be the screen locker itself: to kill it would open the screen.
 pub(super) const ARRIVE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Commands that run at once. One more leave starts its command all the same while an earlier one still runs, which may
+/// Commands of one kind that run at once: whoever makes a phone come again and again must not keep the screen from being
+/// locked. One more leave starts its command all the same while an earlier one still runs, which may
 /// hang; a locker that locks already refuses a second one.
 pub(super) const MOST_RUNNING: usize = 4;
 
@@ -83,7 +84,7 @@ impl Hooks {
         inputs: Sender<Input>,
         now: Instant,
     ) -> Result<(), io::Error> {
-        if self.0.len() >= MOST_RUNNING {
+        if self.0.iter().filter(|running| running.hook == hook).count() >= MOST_RUNNING {
             return Err(io::Error::other("too many earlier ones still run"));
         }
         // What the command prints belongs to the log: stdout may be read by a program.
@@ -210,6 +211,18 @@ mod tests {
         assert_eq!(io::BufRead::read_line(&mut child, &mut line).unwrap(), 0, "nothing holds the pipe");
         assert!(matches!(ended.recv_timeout(SOON).unwrap(), Input::HookEnded));
         assert!(hooks.look(Instant::now()).is_empty());
+    }
+
+    #[test]
+    fn a_phone_that_comes_again_and_again_does_not_keep_the_locker_from_starting() {
+        let mut hooks = Hooks::default();
+        let arrived: Vec<_> = (0..MOST_RUNNING).map(|_| start(&mut hooks, Hook::Arrive, "exec sleep 1000")).collect();
+        let (sender, _ended) = mpsc::channel();
+        hooks.start(Hook::Arrive, "true", &who(), sender, Instant::now()).unwrap_err();
+        let left = start(&mut hooks, Hook::Leave, "exit 0");
+        assert!(matches!(end(&mut hooks, &left), Outcome::Ended(Hook::Leave, status) if status.success()));
+        assert_eq!(hooks.look(Instant::now() + ARRIVE_LIMIT).len(), MOST_RUNNING);
+        drop(arrived);
     }
 
     #[test]
