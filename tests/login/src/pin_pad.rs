@@ -1,6 +1,7 @@
 //! The PIN entered on the phone, `pin_entry = "phone"`: who signs in by pam_pkcs11 types nothing on the computer, and sssd,
 //! which knows no PIN pads, asks all the same.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pocketcard_dev::{Card, TEST_PIN};
@@ -10,7 +11,7 @@ use crate::owner::{ALL_TRIES, pin_pad_world};
 use crate::pty::Dialogue;
 use crate::sign_in::{LEFT_LIMIT, Module, PROGRAMS, Program, asked_for_pin, at_pin, no_phone, out, right_pin, set_up};
 use crate::sssd_pad;
-use crate::world::{ALICE, SOON, World, say};
+use crate::world::{ALICE, SOON, World, run, say, text};
 
 /// What people are told to do.
 const TOLD: &str = "Enter your Phone PIN on the pinpad";
@@ -61,7 +62,21 @@ pub(crate) fn sssd() -> Result<(), Failure> {
         row("no phone", no_phone(program));
         world.come(0)?;
     }
+    doctor_warns()?;
     expect(failed == 0, || format!("{failed} rows went wrong"))
+}
+
+/// Who asks why nothing comes on the phone is told.
+fn doctor_warns() -> Result<(), Failure> {
+    // It ends with an error: no package has configured the reader here.
+    let told = text(&run(Command::new("pocketcard").arg("doctor"), "")?);
+    for words in
+        ["asks for the PIN itself and cannot log in with one of the phone", "`ssh-add -s` asks for the PIN here"]
+    {
+        expect(told.contains(words), || format!("doctor does not say {words:?}:\n{told}"))?;
+    }
+    say("ok      doctor warns of sssd and of ssh-agent");
+    Ok(())
 }
 
 /// Says how it went, and counts what went wrong.
