@@ -1,6 +1,7 @@
 //! What the tests across crates share: clients of PC/SC in processes of their own, APDUs, openssl, skips with reasons.
 
 pub mod apdu;
+pub mod bus;
 pub mod client;
 pub mod cutter;
 pub mod piv;

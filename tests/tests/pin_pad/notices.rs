@@ -1,7 +1,7 @@
 //! The notices of `pocketcard watch`, on a bus of the test's own with a desktop that only takes them down.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use dbus::blocking::SyncConnection;
 use dbus::channel::{Channel, MatchingReceiver, Sender as _};
 use dbus::message::MatchRule;
 use pocketcard_dev::{Card, Environment, TEST_PIN};
+use pocketcard_tests::bus::Bus;
 use pocketcard_tests::client::{Client, program};
 use pocketcard_tests::skip;
 
@@ -48,18 +49,6 @@ fn watch(environment: &Environment, bus: &str) -> (Running, Receiver<String>) {
 /// Waits for a line with this in it.
 fn until(printed: &Receiver<String>, part: &str) {
     while !printed.recv_timeout(SOON).unwrap_or_else(|_| panic!("{part:?} is not printed")).contains(part) {}
-}
-
-/// A bus, and its address.
-fn bus(folder: &std::path::Path) -> Option<(Running, String)> {
-    let daemon = pocketcard_dev::find_program("dbus-daemon")?;
-    let mut command = Command::new(daemon);
-    command.args(["--session", "--nofork", "--print-address=1", "--address"]);
-    command.arg(format!("unix:path={}", folder.join("bus").display()));
-    let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-    let mut address = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-    Some((Running(child), address.trim().to_owned()))
 }
 
 /// Serves `org.freedesktop.Notifications` until the test ends.
@@ -105,7 +94,7 @@ fn take_down(message: &dbus::Message, number: u32, told: &Sender<Told>) -> Optio
 #[test]
 fn a_notice_stands_while_the_phone_waits_for_its_owner() {
     let mut environment = with_phone(Card::Empty);
-    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
     let told = desktop(&address);
     let (_watch, printed) = watch(&environment, &address);
     let mut client = Client::connected(&environment, 0);
