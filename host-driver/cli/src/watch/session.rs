@@ -59,8 +59,8 @@ pub(super) fn lock() -> Result<Shown, SessionError> {
     let (sender, locked) = mpsc::channel();
     let rule = MatchRule::new_signal(PROPERTIES, "PropertiesChanged").with_sender(LOGIND);
     bus.add_match(rule, move |changed: Changed, _, message| {
-        if changed.hint() == Some(true) {
-            let _ = sender.send(message.path().map(Path::into_static));
+        if let (Some(true), Some(path)) = (changed.hint(), message.path()) {
+            let _ = sender.send((path.into_static(), said_by(message)));
         }
         true
     })?;
@@ -77,7 +77,9 @@ pub(super) fn lock() -> Result<Shown, SessionError> {
     done?;
     let until = Instant::now() + LOCKED_LIMIT;
     loop {
-        let is_ours = |path: Option<Path<'_>>| sessions.iter().any(|(_, ours)| Some(ours) == path.as_ref());
+        let is_ours = |(path, by): (Path<'static>, Option<String>)| {
+            sessions.iter().any(|(_, ours)| *ours == path) && is_logind(&bus, by.as_deref())
+        };
         if locked.try_iter().any(is_ours) || sessions.iter().any(|(_, path)| is_locked(&bus, path)) {
             return Ok(Shown::Locked);
         }
@@ -112,7 +114,7 @@ pub(super) fn listen(mut locked: impl FnMut()) -> Result<(), SessionError> {
                 _ => message.read_all::<Changed>().ok().and_then(|changed| changed.hint()).map(Change::hint),
             };
             if let (Some(change), Some(path)) = (change, message.path()) {
-                let _ = sender.send((path.into_static(), change));
+                let _ = sender.send((path.into_static(), change, said_by(message)));
             }
             true
         })?;
@@ -120,7 +122,10 @@ pub(super) fn listen(mut locked: impl FnMut()) -> Result<(), SessionError> {
     let mut lock = Lock::default();
     loop {
         bus.process(IDLE)?;
-        while let Ok((path, change)) = signals.try_recv() {
+        while let Ok((path, change, by)) = signals.try_recv() {
+            if !is_logind(&bus, by.as_deref()) {
+                continue;
+            }
             // Everybody hears of everybody's sessions.
             let is_ours = sessions(&bus)?.iter().any(|(_, ours)| *ours == path);
             if is_ours && lock.change(change, Instant::now()) {
@@ -128,6 +133,19 @@ pub(super) fn listen(mut locked: impl FnMut()) -> Result<(), SessionError> {
             }
         }
     }
+}
+
+/// Whose signal it is.
+fn said_by(message: &Message) -> Option<String> {
+    message.sender().map(|name| name.to_string())
+}
+
+/// Whether this is logind's own name on the bus. Anybody there may send anybody a signal, which then needs no match rule:
+/// every local user could end PINs, or have a lock believed that nobody shows.
+fn is_logind(bus: &Connection, sender: Option<&str>) -> bool {
+    let daemon = Proxy::new("org.freedesktop.DBus", "/org/freedesktop/DBus", ANSWER, bus);
+    let owner: Result<(String,), _> = daemon.method_call("org.freedesktop.DBus", "GetNameOwner", (LOGIND,));
+    owner.is_ok_and(|(owner,)| sender == Some(owner.as_str()))
 }
 
 /// The sessions of this user. A service of the user's is in none of them, so all count.
