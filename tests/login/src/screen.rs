@@ -29,7 +29,7 @@ impl Screen {
     /// Starts a screen that every user here may use.
     pub(crate) fn start(display: &'static str) -> Result<Self, Failure> {
         let mut server = Command::new("Xvfb");
-        server.args([display, "-ac", "-screen", "0", "1024x768x24", "-nolisten", "tcp"]);
+        server.args([display, "-ac", "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset"]);
         let child = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Some(child.context("starting Xvfb")?);
         let screen = Self { display, authority: None, server };

@@ -3,12 +3,15 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 
 use crate::failure::{Context, Failure};
-use crate::world::ok;
+use crate::world::{eventually, ok};
 
+/// For a few other runs, of half a minute each.
+const TURN_LIMIT: Duration = Duration::from_secs(300);
 const CONSOLES: &str = "/dev/tty0";
 /// The name of the one that is in front.
 const ACTIVE: &str = "/sys/class/tty/tty0/active";
@@ -29,7 +32,7 @@ impl Consoles {
         let Ok(lock) = lock else {
             return Err(Failure::CannotRun("without virtual consoles LightDM cannot lock a session".to_owned()));
         };
-        lock.lock().context("waiting for the consoles")?;
+        eventually("other runs to be done with the consoles", TURN_LIMIT, || lock.try_lock().is_ok())?;
         let active = fs::read_to_string(ACTIVE).context("looking at the consoles")?;
         Ok(Self { active: active.trim().trim_start_matches("tty").to_owned(), _lock: lock })
     }

@@ -15,7 +15,7 @@ use crate::watcher::{may_watch, watched};
 use crate::world::{SOON, World, eventually, say};
 
 /// LightDM starts its own X server; this takes away what Xvfb does not know. `exec`, because LightDM waits for a signal from
-/// this very process.
+/// this very process; `-noreset`, because a server that starts afresh when a client of ours leaves it throws LightDM out.
 const X_SERVER: &str = r#"#!/bin/bash
 a=()
 while [ $# -gt 0 ]; do
@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-exec Xvfb "${a[@]}" -screen 0 1024x768x24 -nolisten tcp
+exec Xvfb "${a[@]}" -screen 0 1024x768x24 -nolisten tcp -noreset
 "#;
 const LIGHTDM: &str = "[LightDM]\nlogind-check-graphical=false\n[Seat:*]\ntype=local\n\
                        xserver-command=/usr/local/bin/x-server\ngreeter-session=lightdm-gtk-greeter\nuser-session=story\n";
@@ -286,10 +286,10 @@ pub(super) fn locks(world: &mut World) -> Result<Screen, Failure> {
     let (locked, begun) = (count(LOCKED), count(BEGUN_WITH_ANYBODY));
     leaves(world)?;
     eventually("the lock", SOON, || count(LOCKED) > locked)?;
-    let screen = shown(LOCK_SCREEN)?;
     // It remembers who is locked out, and begins with them or, for the name, with nobody.
     let asks = || log().rsplit(BEGUN_WITH_ANYBODY).next().is_some_and(|rest| rest.contains(PROMPT));
     eventually("its greeter", GREETER_LIMIT, || count(BEGUN_WITH_ANYBODY) > begun && asks())?;
+    let screen = shown(LOCK_SCREEN)?;
     screen.settle();
     Ok(screen)
 }
