@@ -272,7 +272,7 @@ mod tests {
         let agent = ("pin-entry".to_owned(), Level::Note);
         let sssd = ("pin-entry-sssd".to_owned(), Level::Warning);
         assert_eq!(checks(PinPlace::Keyboard, Some("2.8.2")), []);
-        assert_eq!(checks(PinPlace::Phone, None), [agent.clone()]);
+        assert_eq!(checks(PinPlace::Phone, None), std::slice::from_ref(&agent));
         assert_eq!(checks(PinPlace::Phone, Some("2.8.2")), [agent.clone(), sssd]);
         assert_eq!(checks(PinPlace::Phone, Some("2.10.1")), [agent]);
     }
