@@ -5,8 +5,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use dbus::channel::{Channel, MatchingReceiver, Sender as _};
 use dbus::message::MatchRule;
 use dbus::{Message, Path as Object};
 use pocketcard_dev::{Environment, TEST_PIN};
+use pocketcard_tests::bus::Bus;
 use pocketcard_tests::client::{Client, eventually, program};
 use pocketcard_tests::run::run;
 use pocketcard_tests::{skip, start};
@@ -211,27 +212,6 @@ fn what_cannot_be_done_is_said() {
     assert!(ran.text.contains("run \"i3lock\"") && ran.text.contains(", here"), "{}", ran.text);
 }
 
-/// A bus, and its address.
-fn bus(folder: &Path) -> Option<(Bus, String)> {
-    let daemon = pocketcard_dev::find_program("dbus-daemon")?;
-    let mut command = Command::new(daemon);
-    command.args(["--session", "--nofork", "--print-address=1", "--address"]);
-    command.arg(format!("unix:path={}", folder.join("bus").display()));
-    let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-    let mut address = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-    Some((Bus(child), address.trim().to_owned()))
-}
-
-struct Bus(Child);
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Two sessions of this user, of which the first shows its locks, as a desktop does, and a service manager's, which cannot
 /// be locked; and one of somebody else.
 const OURS: [&str; 3] = ["c1", "c2", "manager"];
@@ -271,14 +251,33 @@ impl Logind {
     }
 
     fn signal(&self, session: &str, name: &str) {
-        let path = object(session);
-        let signal = Message::new_signal(&*path, "org.freedesktop.login1.Session", name).unwrap();
-        self.connection.send(signal).unwrap();
+        self.connection.send(signal(session, name)).unwrap();
     }
 
     fn show(&self, session: &str, is_locked: bool) {
         self.connection.send(hint(session, is_locked)).unwrap();
     }
+}
+
+fn signal(session: &str, name: &str) -> Message {
+    Message::new_signal(&*object(session), "org.freedesktop.login1.Session", name).unwrap()
+}
+
+/// Sends everybody on the bus, one by one, what only logind may say; without logind's name.
+fn pretend(address: &str, said: impl Fn() -> Message) {
+    let mut channel = Channel::open_private(address).unwrap();
+    channel.register().unwrap();
+    let connection = SyncConnection::from(channel);
+    let bus =
+        dbus::blocking::SyncConnection::with_proxy(&connection, "org.freedesktop.DBus", "/org/freedesktop/DBus", SOON);
+    let (names,): (Vec<String>,) = bus.method_call("org.freedesktop.DBus", "ListNames", ()).unwrap();
+    for name in names.iter().filter(|name| name.starts_with(':')) {
+        let mut message = said();
+        message.set_destination(Some(name.as_str().into()));
+        connection.send(message).unwrap();
+    }
+    // Whoever is answered has been heard.
+    let _: (String,) = bus.method_call("org.freedesktop.DBus", "GetId", ()).unwrap();
 }
 
 fn hint(session: &str, is_locked: bool) -> Message {
@@ -307,7 +306,7 @@ fn answers(message: &Message, locked: &Sender<String>, shows: bool) -> Vec<Messa
         }
         "Lock" => {
             locked.send(session.clone()).unwrap();
-            let signal = Message::new_signal(&*path, "org.freedesktop.login1.Session", "Lock").unwrap();
+            let signal = signal(&session, "Lock");
             let shown = (shows && session == "c1").then(|| hint("c1", true));
             [signal, reply].into_iter().chain(shown).collect()
         }
@@ -318,7 +317,7 @@ fn answers(message: &Message, locked: &Sender<String>, shows: bool) -> Vec<Messa
 #[test]
 fn logind_is_asked_to_lock_every_session_of_this_user() {
     let mut environment = start(Environment::builder());
-    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
     let logind = Logind::start(&address, true);
     let mut watch = Watch::start(&environment, &address, &["--lock"]);
     environment.phone(0).unwrap().kill();
@@ -330,7 +329,7 @@ fn logind_is_asked_to_lock_every_session_of_this_user() {
 #[test]
 fn a_lock_that_nobody_shows_is_doubted() {
     let mut environment = start(Environment::builder());
-    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
     let _logind = Logind::start(&address, false);
     let mut watch = Watch::start(&environment, &address, &["--lock"]);
     environment.phone(0).unwrap().kill();
@@ -340,7 +339,7 @@ fn a_lock_that_nobody_shows_is_doubted() {
 #[test]
 fn a_session_that_locks_ends_a_verified_pin() {
     let environment = start(Environment::builder());
-    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
     let logind = Logind::start(&address, true);
     let mut watch = Watch::start(&environment, &address, &[]);
     let mut client = Client::connected(&environment, 0);
@@ -381,7 +380,7 @@ fn a_session_that_locks_ends_a_verified_pin() {
 #[test]
 fn another_users_lock_ends_nothing() {
     let environment = start(Environment::builder());
-    let Some((_bus, address)) = bus(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
     let logind = Logind::start(&address, true);
     let mut watch = Watch::start(&environment, &address, &[]);
     watch.until_it_hears(&logind);
@@ -393,4 +392,24 @@ fn another_users_lock_ends_nothing() {
     logind.signal("c1", "Lock");
     watch.until("verified PINs ended");
     assert_eq!(watch.ended_until_quiet(), 0);
+}
+
+#[test]
+fn nobody_but_logind_is_believed() {
+    let mut environment = start(Environment::builder());
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let logind = Logind::start(&address, false);
+    let mut watch = Watch::start(&environment, &address, &["--lock"]);
+    watch.until_it_hears(&logind);
+    watch.ended_until_quiet();
+    pretend(&address, || signal("c1", "Lock"));
+    pretend(&address, || hint("c2", true));
+    logind.signal("c1", "Lock");
+    watch.until("verified PINs ended");
+    assert_eq!(watch.ended_until_quiet(), 0);
+    // A lock that nobody shows, and somebody says is shown.
+    environment.phone(0).unwrap().kill();
+    assert_eq!(logind.locked.recv_timeout(SOON).unwrap(), "c1");
+    pretend(&address, || hint("c1", true));
+    watch.until("nothing says that it did");
 }
