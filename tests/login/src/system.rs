@@ -70,6 +70,11 @@ impl Drop for System {
     }
 }
 
+/// Whether this is Debian 13, for programs that behave in another way there.
+pub(crate) fn is_debian_13() -> bool {
+    fs::read_to_string("/etc/debian_version").is_ok_and(|version| version.starts_with("13"))
+}
+
 /// A user as packages make them for services.
 fn make_user(name: &str) -> Result<(), Failure> {
     if ok("getent", ["passwd", name]).is_ok() {

@@ -4,6 +4,7 @@ use pocketcard_dev::TEST_PIN;
 
 use crate::failure::{Failure, expect};
 use crate::sign_in::Module;
+use crate::system;
 use crate::world::{ALICE, World, say};
 
 use super::lightdm::{
@@ -17,8 +18,9 @@ struct Messages {
 }
 
 pub(crate) fn pam_pkcs11() -> Result<(), Failure> {
-    // That a phone was found, whose it is, and the question for the PIN; that there is none, and that for the password.
-    let messages = Messages { phone: 3, no_phone: 2 };
+    // That a phone was found, whose it is, and the question for the PIN; that there is none, which later versions do not say,
+    // and that for the password.
+    let messages = Messages { phone: 3, no_phone: if system::is_debian_13() { 1 } else { 2 } };
     LightDm::start(Module::PamPkcs11, "keyboard")?.tell(|world| {
         signs_in(world, &messages, "greeter")?;
         password_unlocks(world, &messages)?;
