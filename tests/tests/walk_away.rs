@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where it fails")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -191,6 +191,28 @@ fn a_command_that_fails_or_hangs_does_not_keep_the_watcher_from_the_next() {
         watch.until("is here");
         assert!(eventually(SOON, || notes.read().len() == 2 * round), "{:?}", notes.read());
     }
+}
+
+#[test]
+fn whoever_does_not_read_what_it_says_does_not_keep_it_from_locking() {
+    let mut environment = start(Environment::builder());
+    let notes = Notes::new(&environment);
+    let (_unread, mut full) = std::io::pipe().unwrap();
+    // As much as a pipe holds.
+    full.write_all(&[b' '; 65536]).unwrap();
+    let mut command = environment.command(program("pocketcard"));
+    command.args(["watch", "--no-notices", "--on-leave", &notes.command()]).env("DBUS_SYSTEM_BUS_ADDRESS", NOWHERE);
+    command.env("XDG_CONFIG_HOME", environment.folder()).stdin(Stdio::null()).stderr(full.try_clone().unwrap());
+    let (_, lines) = mpsc::channel();
+    let _watch = Watch { child: command.stdout(full).spawn().unwrap(), lines };
+    // Nobody says when it watches.
+    let has_left = (0..10).any(|_| {
+        environment.phone(0).unwrap().kill();
+        let has_left = eventually(Duration::from_secs(3), || !notes.read().is_empty());
+        environment.phone(0).unwrap().restart().unwrap();
+        has_left
+    });
+    assert!(has_left, "it waits for its reader");
 }
 
 #[test]

@@ -94,15 +94,21 @@ pub(crate) fn note(text: &str) {
 
 /// Says why a command failed, and what to do next.
 pub(crate) fn complain(failure: &Failure) {
-    note(&format!("pocketcard: {failure}"));
+    note(&complaint(failure));
+}
+
+/// Why a command failed, and what to do next; a line each.
+pub(crate) fn complaint(failure: &Failure) -> String {
+    let mut text = format!("pocketcard: {failure}");
     let mut source = failure.source().and_then(std::error::Error::source);
     while let Some(cause) = source {
-        note(&format!("  because: {cause}"));
+        text.push_str(&format!("\n  because: {cause}"));
         source = cause.source();
     }
     if let Some(advice) = failure.advice() {
-        note(&format!("  what to do: {advice}"));
+        text.push_str(&format!("\n  what to do: {advice}"));
     }
+    text
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `pocketcard watch`: prints what happens, shows notices on the desktop, and runs what the user wants done when the
 //! phone leaves or comes. `pocketcard status --watch`, a live view, is beside it.
 
+mod aside;
 mod check;
 mod error;
 mod feed;
@@ -25,8 +26,9 @@ use signal_hook::iterator::Signals;
 use crate::failure::Failure;
 use crate::notices::Notices;
 use crate::status::screen;
-use crate::terminal::{complain, end_with_reader, note, print};
+use crate::terminal::{complaint, end_with_reader};
 
+use aside::{Aside, Line};
 pub(crate) use error::WatchError;
 use feed::Told;
 use hooks::{Hook, Hooks, Outcome};
@@ -74,6 +76,8 @@ enum Input {
     HookEnded,
     /// Whether the sessions were locked.
     Locked(Result<Shown, SessionError>),
+    /// A line for the person.
+    Note(String),
     /// Ctrl-C and the like.
     Stop,
 }
@@ -101,12 +105,15 @@ pub(crate) fn run(
     thread::spawn(move || signals.forever().for_each(|_| drop(stop.send(Input::Stop))));
     let (dial, told) = (connect.clone(), sender.clone());
     thread::spawn(move || feed::run(dial, &told));
-    thread::spawn(move || end_pins(connect));
+    let said = sender.clone();
+    thread::spawn(move || end_pins(connect, &said));
     let mut watcher = Watcher {
         json: arguments.json,
         settings,
         sender,
-        notices: (!arguments.no_notices).then(Notices::new),
+        lines: aside::lines(),
+        has_lost_lines: false,
+        notices: (!arguments.no_notices).then(notices),
         walk_away: None,
         hooks: Hooks::default(),
         lost: None,
@@ -120,7 +127,8 @@ pub(crate) fn run(
         match input {
             Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(ExitCode::SUCCESS),
             Ok(Input::Daemon(told)) => watcher.told(told)?,
-            Ok(Input::Locked(outcome)) => locked(outcome),
+            Ok(Input::Locked(outcome)) => watcher.note(locked(outcome)),
+            Ok(Input::Note(text)) => watcher.note(text),
             Ok(Input::HookEnded) | Err(RecvTimeoutError::Timeout) => {}
         }
         watcher.pass(Instant::now())?;
@@ -131,7 +139,10 @@ struct Watcher {
     json: bool,
     settings: Settings,
     sender: Sender<Input>,
-    notices: Option<Notices>,
+    lines: Aside<Line>,
+    /// Whoever reads them reads too slowly.
+    has_lost_lines: bool,
+    notices: Option<Aside<Notice>>,
     /// Absent until the daemon was there.
     walk_away: Option<WalkAway>,
     hooks: Hooks,
@@ -154,15 +165,15 @@ impl Watcher {
                     none => none.insert(WalkAway::new(watched(self.settings.phone.as_deref(), &status)?)),
                 };
                 let action = walk_away.status(&status);
-                Self::waiting(&mut self.notices, &status, walk_away);
+                waiting(self.notices.as_ref(), &status, walk_away);
                 let text = screen(&status);
                 self.show(&Reply::Status(status), &text)?;
                 action
             }
             Told::Event(event) => {
                 let action = self.walk_away.as_mut().and_then(|walk_away| walk_away.event(&event, Instant::now()));
-                if let Some(notices) = &mut self.notices {
-                    notices.event(&event, |slot| self.walk_away.as_ref()?.name(slot));
+                if let (Some(notices), Some(walk_away)) = (&self.notices, &self.walk_away) {
+                    notices.give(Notice::of(&event, walk_away));
                 }
                 let text = format!("{}\n", words(&event));
                 self.show(&Reply::Event(event), &text)?;
@@ -178,11 +189,11 @@ impl Watcher {
     fn away(&mut self, failure: Failure) -> Result<(), Failure> {
         let Some(walk_away) = &mut self.walk_away else { return Err(failure) };
         if self.lost.is_none() {
-            complain(&failure);
+            self.lines.give(Line::Note(complaint(&failure)));
         }
         walk_away.daemon_lost(Instant::now());
-        if let Some(notices) = &mut self.notices {
-            notices.close_all();
+        if let Some(notices) = &self.notices {
+            notices.give(Notice::None);
         }
         self.lost = Some(failure);
         Ok(())
@@ -195,9 +206,11 @@ impl Watcher {
         for outcome in self.hooks.look(now) {
             match outcome {
                 Outcome::Ended(_, status) if status.success() => {}
-                Outcome::Ended(hook, status) => note(&format!("the command of --{} failed: {status}", hook.option())),
-                Outcome::Failed(hook, error) => note(&format!("the command of --{}: {error}", hook.option())),
-                Outcome::Killed(hook) => note(&format!(
+                Outcome::Ended(hook, status) => {
+                    self.note(format!("the command of --{} failed: {status}", hook.option()))
+                }
+                Outcome::Failed(hook, error) => self.note(format!("the command of --{}: {error}", hook.option())),
+                Outcome::Killed(hook) => self.note(format!(
                     "the command of --{} was killed: it ran for {} s",
                     hook.option(),
                     hooks::ARRIVE_LIMIT.as_secs()
@@ -221,7 +234,7 @@ impl Watcher {
             }
             Some(Action::Arrive(who)) => (Hook::Arrive, who, "is here"),
         };
-        note(&format!("slot {}: {} {why}", who.slot, if who.phone.is_empty() { "a phone" } else { &who.phone }));
+        self.note(format!("slot {}: {} {why}", who.slot, if who.phone.is_empty() { "a phone" } else { &who.phone }));
         self.run(hook, who);
     }
 
@@ -237,45 +250,81 @@ impl Watcher {
         };
         let Some(command) = command else { return };
         if let Err(error) = self.hooks.start(hook, command, who, self.sender.clone(), Instant::now()) {
-            note(&format!("the command of --{} could not be run: {error}", hook.option()));
+            self.note(format!("the command of --{} could not be run: {error}", hook.option()));
         }
     }
 
-    /// What waits already is worth a notice, too.
-    fn waiting(notices: &mut Option<Notices>, status: &Status, walk_away: &WalkAway) {
-        let Some(notices) = notices else { return };
-        for slot in &status.slots {
-            if let Some(reason) = &slot.waiting {
-                let event = Event::Pending { slot: slot.slot, reason: reason.clone(), operation: slot.operation };
-                notices.event(&event, |slot| walk_away.name(slot));
-            }
+    fn show(&mut self, reply: &Reply, text: &str) -> Result<(), Failure> {
+        if self.has_lost_lines {
+            let lost = Event::Lagged {};
+            let text = format!("{}\n", words(&lost));
+            let text = if self.json { line_of_json(&Reply::Event(lost))? } else { text };
+            self.has_lost_lines = !self.lines.give(Line::Output(text));
         }
-    }
-
-    fn show(&self, reply: &Reply, text: &str) -> Result<(), Failure> {
-        if self.json {
-            print(&line_of_json(reply)?);
-        } else {
-            print(text);
-        }
+        let text = if self.json { line_of_json(reply)? } else { text.to_owned() };
+        self.has_lost_lines = self.has_lost_lines || !self.lines.give(Line::Output(text));
         Ok(())
+    }
+
+    fn note(&self, text: String) {
+        self.lines.give(Line::Note(text));
+    }
+}
+
+/// What a desktop may have to show.
+#[derive(Debug)]
+enum Notice {
+    Event(Box<Event>, Option<String>),
+    /// Nothing any more.
+    None,
+}
+
+impl Notice {
+    fn of(event: &Event, walk_away: &WalkAway) -> Self {
+        let slot = match event {
+            Event::Pending { slot, .. } | Event::Refused { slot, .. } => Some(*slot),
+            _ => None,
+        };
+        Self::Event(Box::new(event.clone()), slot.and_then(|slot| walk_away.name(slot)).map(str::to_owned))
+    }
+}
+
+fn notices() -> Aside<Notice> {
+    Aside::new(|| {
+        let mut notices = Notices::new();
+        move |notice| match notice {
+            Notice::Event(event, phone) => notices.event(&event, |_| phone.as_deref()),
+            Notice::None => notices.close_all(),
+        }
+    })
+}
+
+/// What waits already is worth a notice, too.
+fn waiting(notices: Option<&Aside<Notice>>, status: &Status, walk_away: &WalkAway) {
+    let Some(notices) = notices else { return };
+    for slot in &status.slots {
+        if let Some(reason) = &slot.waiting {
+            let event = Event::Pending { slot: slot.slot, reason: reason.clone(), operation: slot.operation };
+            notices.give(Notice::of(&event, walk_away));
+        }
     }
 }
 
 /// Has verified PINs end whenever a session of this user locks.
-fn end_pins(connect: impl Fn() -> Result<Client, Failure>) {
+fn end_pins(connect: impl Fn() -> Result<Client, Failure>, inputs: &Sender<Input>) {
+    let note = |text| drop(inputs.send(Input::Note(text)));
     let end = || {
         let ended = connect().and_then(|mut client| Ok(client.end_pin()?));
         match ended {
-            Ok(()) => note("the session was locked: verified PINs ended"),
-            Err(failure) => complain(&failure),
+            Ok(()) => note("the session was locked: verified PINs ended".to_owned()),
+            Err(failure) => note(complaint(&failure)),
         }
     };
     let mut is_known = false;
     loop {
         if let Err(error) = session::listen(end) {
             if !is_known {
-                note(&format!("no word of sessions that lock, so that PINs go on being verified then: {error}"));
+                note(format!("no word of sessions that lock, so that PINs go on being verified then: {error}"));
             }
             is_known = true;
         }
@@ -283,15 +332,16 @@ fn end_pins(connect: impl Fn() -> Result<Client, Failure>) {
     }
 }
 
-/// Says how locking went, if not as it should.
-fn locked(outcome: Result<Shown, SessionError>) {
+/// How locking went, in words.
+fn locked(outcome: Result<Shown, SessionError>) -> String {
     match outcome {
-        Ok(Shown::Locked) => note("the session is locked"),
-        Ok(Shown::Unknown) => note(
-            "logind was asked to lock, and nothing says that it did. If the screen is open: a screen locker has to act on \
-             it, such as xss-lock's, or name yours with --on-leave",
-        ),
-        Err(error) => complain(&WatchError::from(error).into()),
+        Ok(Shown::Locked) => "the session is locked".to_owned(),
+        Ok(Shown::Unknown) => {
+            "logind was asked to lock, and nothing says that it did. If the screen is open: a screen locker \
+                               has to act on it, such as xss-lock's, or name yours with --on-leave"
+                .to_owned()
+        }
+        Err(error) => complaint(&WatchError::from(error).into()),
     }
 }
 
@@ -355,6 +405,8 @@ mod tests {
             json: false,
             settings: Settings::default(),
             sender: mpsc::channel().0,
+            lines: aside::lines(),
+            has_lost_lines: false,
             notices: None,
             walk_away: None,
             hooks: Hooks::default(),
