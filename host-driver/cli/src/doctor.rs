@@ -254,15 +254,7 @@ mod tests {
     fn programs_that_know_no_pin_pads_are_named_where_there_is_one() {
         let status = |pin_entry| {
             let slots = vec![pocketcard_ipc::control::SlotStatus { pin_entry, ..fixtures::slot() }];
-            Status {
-                software: String::new(),
-                host_id: String::new(),
-                host_name: String::new(),
-                dev: false,
-                pairing: false,
-                bluetooth: None,
-                slots,
-            }
+            Status { slots, ..fixtures::status() }
         };
         let checks = |pin_entry, sssd: Option<&str>| {
             let findings = pin_pad_clients(&status(pin_entry), sssd.map(str::to_owned));
