@@ -267,6 +267,9 @@ fn a_phone_that_went_and_came_back_between_two_polls_is_a_new_card() {
     let mut client = Client::connected(&environment, 0);
     open_pin(&mut client);
     let before = client.call(&["counter", &name]).unwrap().as_u64().unwrap();
+    // In its grace the old card still answers what may be read by everybody, so it has to have left.
+    environment.phone(0).unwrap().kill();
+    environment.daemon().wait_card(0, false, CARD_LIMIT).unwrap();
     environment.phone(0).unwrap().restart().unwrap();
     environment.daemon().wait_card(0, true, CARD_LIMIT).unwrap();
     // The old handle never reaches the new card.
