@@ -98,5 +98,11 @@ mod tests {
             }
         });
         assert!(aside.give(()));
+        let (sender, ended) = mpsc::channel();
+        thread::spawn(move || {
+            drop(aside);
+            let _ = sender.send(());
+        });
+        assert!(ended.recv_timeout(LAST * 20).is_ok(), "it waits for what is held up");
     }
 }
