@@ -19,8 +19,9 @@ use crate::failure::Failure;
 /// Spec: SP 800-73-4 part 1, table 3; part 2, sections 3.1.1 and 3.1.2.
 const SELECT: &[u8] = &[0x00, 0xA4, 0x04, 0x00, 0x05, 0xA0, 0x00, 0x00, 0x03, 0x08, 0x00];
 const GET_CERTIFICATE: &[u8] = &[0x00, 0xCB, 0x3F, 0xFF, 0x05, 0x5C, 0x03, 0x5F, 0xC1, 0x05, 0x00];
-/// Longer than any certificate that a PIV card can hold, so that a hostile card's answer has an end.
-const LONGEST: usize = 16 * 1024;
+/// How many windows of an answer are fetched, 256 bytes each: more than any certificate that a PIV card can hold. A hostile
+/// card may promise one more for ever, with or without a byte in it.
+const MOST_WINDOWS: usize = 64;
 /// An extension of old, by which OpenSSL still takes a certificate for an authority's.
 const NETSCAPE_CERTIFICATE_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.113730.1.1");
 
@@ -40,22 +41,32 @@ pub(super) fn of_slot(slot: u32) -> Result<Certificate, Failure> {
     Ok(parse(&object)?)
 }
 
-/// The whole answer to a command, or `None` unless it ends with 9000.
+/// The whole answer to a command, or `None` unless it ends with 9000 within [`MOST_WINDOWS`].
 fn command(card: &Card, apdu: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-    let mut buffer = [0; 258];
+    collect(apdu, |command| {
+        let mut buffer = [0; 258];
+        Ok(card.transmit(command, &mut buffer)?.to_vec())
+    })
+}
+
+fn collect(
+    apdu: &[u8],
+    mut transmit: impl FnMut(&[u8]) -> Result<Vec<u8>, Failure>,
+) -> Result<Option<Vec<u8>>, Failure> {
     let mut answer = Vec::new();
     let mut next = apdu.to_vec();
-    loop {
-        let response = card.transmit(&next, &mut buffer)?;
+    for _ in 0..MOST_WINDOWS {
+        let response = transmit(&next)?;
         let Some((data, word)) = response.split_last_chunk::<2>() else { return Ok(None) };
         answer.extend_from_slice(data);
         match word {
             [0x90, 0x00] => return Ok(Some(answer)),
             // The rest comes in windows. Spec: ISO 7816-4, GET RESPONSE.
-            [0x61, length] if answer.len() < LONGEST => next = vec![0x00, 0xC0, 0x00, 0x00, *length],
+            [0x61, length] => next = vec![0x00, 0xC0, 0x00, 0x00, *length],
             _ => return Ok(None),
         }
     }
+    Ok(None)
 }
 
 /// Takes the certificate out of its object. One that is compressed is refused: Pocketcard writes none.
@@ -124,6 +135,30 @@ mod tests {
             assert_eq!(matches!(error, LoginError::NoCertificate), none, "{error}");
         }
         assert!(parse(&[]).is_err());
+    }
+
+    #[test]
+    fn an_answer_is_put_together_and_one_without_an_end_is_none() {
+        let mut windows = [vec![1, 2, 0x61, 1], vec![3, 0x90, 0]].into_iter();
+        let mut asked = Vec::new();
+        let whole = collect(GET_CERTIFICATE, |command| {
+            asked.push(command.to_vec());
+            Ok(windows.next().unwrap())
+        });
+        assert_eq!(whole.unwrap(), Some(vec![1, 2, 3]));
+        assert_eq!(asked, [GET_CERTIFICATE, &[0, 0xC0, 0, 0, 1]]);
+        for endless in [vec![0x61, 0], [vec![7; 256], vec![0x61, 0]].concat()] {
+            let mut windows = 0;
+            let none = collect(SELECT, |_| {
+                windows += 1;
+                assert!(windows <= MOST_WINDOWS, "asked for more without an end");
+                Ok(endless.clone())
+            });
+            assert_eq!(none.unwrap(), None);
+        }
+        for refused in [vec![], vec![0x90], vec![0x6A, 0x82]] {
+            assert_eq!(collect(SELECT, |_| Ok(refused.clone())).unwrap(), None);
+        }
     }
 
     #[test]
