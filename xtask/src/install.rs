@@ -13,6 +13,8 @@ pub(crate) const RUN: [&str; 6] = ["gcc", "pkg-config", "libpcsclite-dev", "pcsc
 /// The clients that the demo and the tests use, and what builds ykman.
 pub(crate) const CLIENTS: [&str; 8] =
     ["opensc", "yubico-piv-tool", "openssl", "openssh-client", "python3-venv", "python3-dev", "swig", "procps"];
+/// What signs in by PAM in the tests. Neither package changes how anybody signs in to this machine.
+pub(crate) const LOGINS: [&str; 2] = ["pamtester", "libpam-pkcs11"];
 /// What the tests of the bindings need: a program that shows whether it is there, and the packages that have it.
 const BINDINGS: [(&str, &[&str]); 2] = [("javac", &["default-jdk-headless"]), ("npm", &["nodejs", "npm"])];
 

@@ -29,7 +29,7 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
 /// Installs what the tests need.
 pub(crate) fn prepare(steps: &mut Steps) -> Result<(), Problem> {
     steps.step("Install what the tests need", || {
-        install::apt(&[install::RUN.as_slice(), &install::CLIENTS, &install::bindings()].concat())?;
+        install::apt(&[install::RUN.as_slice(), &install::CLIENTS, &install::LOGINS, &install::bindings()].concat())?;
         Ok(Outcome::Done)
     })?;
     // Without it two tests are skipped, and say so.
