@@ -47,6 +47,35 @@ fn probe(user: Option<&str>, probe: &Path, socket: &Path, request: &[u8]) -> Ran
     run(&mut command, Duration::from_secs(10))
 }
 
+/// What the daemon keeps: the computer's identity and its pairs. First by the mode of its folders, then by that of each file.
+fn nobody_reads(state: &Path) {
+    let (mut folders, mut files, mut left) = (Vec::new(), Vec::new(), vec![state.to_path_buf()]);
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let list = if entry.path().is_dir() { &mut left } else { &mut files };
+            list.push(entry.path());
+        }
+        folders.push(folder);
+    }
+    println!("state: {files:?}");
+    assert!(files.len() >= 2, "an identity and a pair: {files:?}");
+    let modes: Vec<_> = folders.iter().map(|folder| fs::metadata(folder).unwrap().permissions()).collect();
+    let above = state.parent().unwrap();
+    let closed = fs::metadata(above).unwrap().permissions();
+    open_to_all(above, 0o755);
+    for round in ["by the folder", "by the file"] {
+        for file in &files {
+            let mut read = Command::new("setpriv");
+            read.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--", "cat"]).arg(file);
+            let ran = run(&mut read, Duration::from_secs(10));
+            assert!(!ran.success && ran.text.contains("Permission denied"), "{round}: {}", file.display());
+        }
+        folders.iter().for_each(|folder| open_to_all(folder, 0o755));
+    }
+    folders.iter().zip(modes).for_each(|(folder, mode)| fs::set_permissions(folder, mode).unwrap());
+    fs::set_permissions(above, closed).unwrap();
+}
+
 #[test]
 fn another_user_gets_nothing() {
     let is_root = run(Command::new("id").arg("-u"), Duration::from_secs(5)).text.trim() == "0";
@@ -71,6 +100,7 @@ fn another_user_gets_nothing() {
         let ran = probe(Some(NOBODY), &helper, socket, hello);
         assert!(!ran.success && ran.text.contains("Permission denied"), "{}: {}", socket.display(), ran.text);
     }
+    nobody_reads(&folder.join("daemon"));
     // With every door of the file system open, the peer's user id still counts.
     open_to_all(&folder, 0o777);
     for socket in &sockets {
