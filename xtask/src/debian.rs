@@ -1,6 +1,6 @@
 //! Roots of Debian in a folder, by debootstrap: other releases than this machine's, and clean ones.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::problem::Context;
@@ -24,13 +24,21 @@ pub(crate) fn root(folder: &Path, release: &str, packages: &str) -> Result<PathB
         return Err(Problem::Needs(format!("only root can make a root of Debian {release}")));
     }
     install::apt(&["debootstrap"])?;
+    fs::create_dir_all(folder).context("making a folder for a root of Debian")?;
+    let lock = File::create(root.with_extension("making")).context("locking a root that is made")?;
+    lock.lock().context("locking a root that is made")?;
+    if root.is_dir() {
+        say(&format!("    {release} has been made by another run"));
+        return Ok(root);
+    }
     // By a rename, so that what was not made to the end is made again.
     let new = root.with_extension("new");
     if new.exists() {
         fs::remove_dir_all(&new).context("removing a root that was not made to the end")?;
     }
-    fs::create_dir_all(folder).context("making a folder for a root of Debian")?;
-    let mut debootstrap = command("debootstrap", ["--variant=minbase"]);
+    // What it mounts in there goes away with it, also if it is killed.
+    let mut debootstrap = command("setpriv", ["--pdeathsig", "KILL", "--", "unshare", "--mount", "--pid", "--fork"]);
+    debootstrap.args(["--kill-child", "--propagation", "private", "--", "debootstrap", "--variant=minbase"]);
     if !packages.is_empty() {
         debootstrap.arg(format!("--include={packages}"));
     }

@@ -160,7 +160,7 @@ struct Ready {
     controllers: Controllers,
     programs: Vec<PathBuf>,
     /// Where they lie: apart, so that every guest of this run gets the same, whatever is built meanwhile.
-    _folder: TempDir,
+    folder: TempDir,
     root: Option<PathBuf>,
     /// The Debian that people sign in to, if a story needs it, and what keeps others from changing it.
     people: Option<(PathBuf, File)>,
@@ -204,7 +204,7 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
     }
     let folder = tempfile::tempdir_in(scratch("ble")).context("making a folder for the programs")?;
     let programs = programs.iter().map(|program| copied(program, folder.path())).collect::<Result<_, _>>()?;
-    Ok(Some(Ready { image, controllers, programs, _folder: folder, root, people }))
+    Ok(Some(Ready { image, controllers, programs, folder, root, people }))
 }
 
 fn build(what: &[&str]) -> Result<(), Problem> {
@@ -236,7 +236,8 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         trace: arguments.trace,
     };
     if let Some(command) = &arguments.run {
-        let controllers = if arguments.peers { job.controllers.with_peers()? } else { job.controllers.clone() };
+        let controllers =
+            if arguments.peers { job.controllers.with_peers(ready.folder.path())? } else { job.controllers.clone() };
         return Ok(vec![Job { script: command.clone(), controllers, ..job }]);
     }
     let teller = ready.programs.iter().find(|program| program.ends_with("ble-story"));
@@ -257,7 +258,8 @@ fn jobs(arguments: &Arguments, ready: &Ready) -> Result<Vec<Job>, Problem> {
         };
         let script = format!("export BLE_SSHD='{sshd}' POCKETCARD_BIN_DIR=\"$BLE_BIN\"\nexec ble-story {name}\n");
         let channels = arguments.channels.or(channels);
-        let controllers = if peers { ready.controllers.with_peers()? } else { ready.controllers.clone() };
+        let controllers =
+            if peers { ready.controllers.with_peers(ready.folder.path())? } else { ready.controllers.clone() };
         let shown = arguments.verbose;
         jobs.push(Job { name, script, channels, adapters, controllers, limit, shown, ..job.clone() });
     }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::problem::Context;
-use crate::workspace::{command, root, run, scratch, shown};
+use crate::workspace::{command, root, run, shown};
 use crate::{Problem, install};
 
 /// How long bumble's controllers may take to listen.
@@ -49,20 +49,16 @@ impl Controllers {
         }
     }
 
-    /// The same with a phone and a computer of their own. Builds the binding for Python.
-    pub(super) fn with_peers(&self) -> Result<Self, Problem> {
+    /// The same with a phone and a computer of their own. Builds the binding for Python, into a folder of this run alone.
+    pub(super) fn with_peers(&self, run_folder: &Path) -> Result<Self, Problem> {
         let Self::Bumble { python, .. } = self else {
             return Err(Problem::Wrong("only bumble's controllers can bring peers".to_owned()));
         };
-        let folder = scratch("ble").join("binding");
-        // Beside the old one, which the controllers of another guest may have open.
-        let new = folder.with_extension("new");
-        fs::create_dir_all(&new).context("making a folder for the binding")?;
-        run(command("bash", ["bindings/generate.sh", "python"]).arg(&new))?;
-        if folder.exists() {
-            fs::remove_dir_all(&folder).context("removing the old binding")?;
+        let folder = run_folder.join("binding");
+        if !folder.exists() {
+            fs::create_dir(&folder).context("making a folder for the binding")?;
+            run(command("bash", ["bindings/generate.sh", "python"]).arg(&folder))?;
         }
-        fs::rename(&new, &folder).context("making a folder for the binding")?;
         Ok(Self::Bumble { python: python.clone(), peers: Some(folder) })
     }
 

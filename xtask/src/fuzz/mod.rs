@@ -187,12 +187,16 @@ mod tests {
     fn programs(scripts: &[(&str, &str)]) -> (tempfile::TempDir, Vec<String>) {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        for (name, script) in scripts {
-            let path = folder.path().join(name);
+        let write = |(name, script): &(&str, &str)| {
+            // Two runs of this test may go on in one checkout.
+            let name = format!("{name}-{}", std::process::id());
+            let path = folder.path().join(&name);
             std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        }
-        (folder, scripts.iter().map(|(name, _)| (*name).to_owned()).collect())
+            name
+        };
+        let names = scripts.iter().map(write).collect();
+        (folder, names)
     }
 
     #[test]

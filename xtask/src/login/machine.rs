@@ -139,10 +139,9 @@ impl Machine {
 
     /// A command in a fresh copy of the machine, without a network but loopback.
     pub(super) fn enter(&self, words: &[&str]) -> Command {
-        let mut unshare = command(
-            "unshare",
-            ["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"],
-        );
+        // It ends with us: unshare itself takes no notice of Ctrl-C.
+        let mut unshare = command("setpriv", ["--pdeathsig", "KILL", "--", "unshare", "--fork", "--kill-child"]);
+        unshare.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--propagation", "private"]);
         unshare.args(["--", "sh", "xtask/src/login/enter.sh"]).arg(&self.root).arg(self.root.with_file_name("upper"));
         unshare.arg(self.programs()).arg(self.results()).arg(workspace().join("docs")).args(words);
         unshare
@@ -206,11 +205,13 @@ fn install(root: &Path, needs: Needs<'_>) -> Result<(), Problem> {
     let policy = root.join("usr/sbin/policy-rc.d");
     fs::write(&policy, POLICY).context("writing policy-rc.d")?;
     fs::set_permissions(&policy, Permissions::from_mode(0o755)).context("writing policy-rc.d")?;
-    let inside = |arguments: &[&str]| {
+    let chroot = |words: &[&str]| {
         let mut chroot = command("chroot", [root]);
-        chroot.args(["apt-get", "--quiet=2", "--yes"]).args(arguments);
-        run(chroot.env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive"))
+        run(chroot.args(words).env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive"))
     };
+    let inside = |arguments: &[&str]| chroot(&[&["apt-get", "--quiet=2", "--yes"], arguments].concat());
+    // What an earlier run was in the middle of when it was killed.
+    chroot(&["dpkg", "--configure", "-a"])?;
     inside(&["update"])?;
     for (what, packages) in needs {
         inside(&[&["install", "--no-install-recommends"], *packages].concat())?;

@@ -4,15 +4,18 @@ mod machine;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
-use crate::workspace::{self, cargo, command, output, scratch, target, watch};
+use crate::workspace::{self, End, cargo, command, output, scratch, target, watch_within};
 use crate::{Problem, install};
 use machine::Machine;
 
 /// The exit code of a story that could not run.
 const SKIPPED: i32 = 77;
+/// For one story. The longest takes three minutes, and may have to wait five for the consoles.
+const LIMIT: Duration = Duration::from_secs(900);
 /// What the machine is told pcscd's user by.
 const PCSCD_USER: &str = "POCKETCARD_PCSCD_USER";
 /// Stories of [`Arguments::without_desktop`]: each client, module and place of the PIN once.
@@ -78,10 +81,12 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
         let _ = steps.step(format!("Login: {name}"), || tell(&machine, name, &arguments.pcscd_user));
     }
     copy_pictures(&machine.results(), &scratch(RESULTS))?;
+    // A story that failed leaves a picture of that.
+    steps.all_good()?;
     if arguments.keep_pictures {
         steps.step("Copy the pictures into docs/images", || keep_pictures(&machine.results()))?;
     }
-    steps.all_good()
+    Ok(())
 }
 
 /// The root of the release for a machine of another kind, with what that needs besides. Nobody changes it until the file is
@@ -98,15 +103,17 @@ fn story_program() -> PathBuf {
 fn tell(machine: &Machine, name: &str, pcscd_user: &str) -> Result<Outcome, Problem> {
     let mut reason = None;
     let variable = format!("{PCSCD_USER}={pcscd_user}");
-    let code = watch(&mut machine.enter(&["env", &variable, "login-story", name]), |line| {
+    let end = watch_within(&mut machine.enter(&["env", &variable, "login-story", name]), LIMIT, |line| {
+        say(line);
         if let Some((_, text)) = line.split_once("SKIPPED: ") {
             reason = Some(text.to_owned());
         }
     })?;
-    match code {
-        0 => Ok(Outcome::Done),
-        SKIPPED => Ok(Outcome::Skipped(reason.unwrap_or_else(|| "the story does not say why".to_owned()))),
-        code => Err(Problem::Failed(format!("login-story {name} (exit code {code})"))),
+    match end {
+        End::Code(0) => Ok(Outcome::Done),
+        End::Code(SKIPPED) => Ok(Outcome::Skipped(reason.unwrap_or_else(|| "the story does not say why".to_owned()))),
+        End::Code(code) => Err(Problem::Failed(format!("login-story {name} (exit code {code})"))),
+        End::Killed => Err(Problem::Wrong(format!("login-story {name} did not end within {} s", LIMIT.as_secs()))),
     }
 }
 

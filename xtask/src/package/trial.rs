@@ -116,8 +116,14 @@ fn enter(debian: &Path, packages: &Path, init: Init) -> Result<Outcome, Problem>
     let upper = scratch("packages/upper");
     fs::create_dir_all(&upper).context("making a folder for the trial")?;
     let limit = LIMIT.as_secs().to_string();
-    let mut shell = command("timeout", ["--kill-after=10", &limit, "bash", "-c", ENTER, "enter"]);
-    shell.args([debian, &upper, packages, &root().join("packaging/debian/test/trial")]);
+    // It ends with us, and tidies up: timeout takes itself out of the reach of Ctrl-C.
+    let mut shell = command("setpriv", ["--pdeathsig", "TERM", "--", "timeout", "--kill-after=10", &limit]);
+    shell.args(["bash", "-c", ENTER, "enter"]).args([
+        debian,
+        &upper,
+        packages,
+        &root().join("packaging/debian/test/trial"),
+    ]);
     match init {
         Init::None => shell.arg(""),
         Init::Systemd => match control_groups() {
