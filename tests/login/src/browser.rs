@@ -48,9 +48,7 @@ pub(crate) fn chromium() -> Result<(), Failure> {
     screen.picture("chromium-1-pin")?;
     screen.type_line(TEST_PIN)?;
     certificate_chosen(&screen, || screen.picture("chromium-2-certificate"))?;
-    let used = world.environment.phone(0)?.wait_event("a signature by 9A", SOON, |event| {
-        event["event"] == "apdu" && event["command"] == "GENERAL AUTHENTICATE" && event["status"] == "9000"
-    })?;
+    let used = world.used("9A")?;
     say(&format!("ok      the phone signed: {used}"));
     let window = screen.window("server.example:8443")?;
     // What the server tells of the certificate is at the end.
@@ -80,9 +78,14 @@ fn asked_for_pin(screen: &Screen) -> Result<(), Failure> {
 /// The question for the certificate is drawn inside the browser's window, so nothing tells when it is there: the last picture
 /// before the key that answered it shows it.
 fn certificate_chosen(screen: &Screen, picture: impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut answered = Ok(());
     eventually("the server to see the proof", SOON, || {
         screen.settle();
-        let proved = || fs::read_to_string(SERVER_LOG).is_ok_and(|log| log.contains(PROVED));
-        proved() || picture().and_then(|()| screen.type_line("")).is_err()
-    })
+        if fs::read_to_string(SERVER_LOG).is_ok_and(|log| log.contains(PROVED)) {
+            return true;
+        }
+        answered = picture().and_then(|()| screen.type_line(""));
+        answered.is_err()
+    })?;
+    answered
 }

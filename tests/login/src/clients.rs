@@ -1,12 +1,13 @@
 //! What else people sign in to: ssh, git, TLS. The commands are those of the pages.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use pocketcard_dev::{Card, Environment, TEST_PIN};
 
 use crate::failure::{Context, Failure};
 use crate::page::{Answers, follow};
+use crate::service::Service;
 use crate::world::{ALICE, SOON, World, as_user, eventually, ok, say};
 
 /// What is typed at which question, on every page.
@@ -23,25 +24,18 @@ pub(crate) const ANSWERS: Answers<'static> = &[
 /// What the server says.
 pub(crate) const SERVER_LOG: &str = "/tmp/server.log";
 
-/// A server that ends with this value.
-pub(crate) struct Server(Child);
-
-impl Server {
-    pub(crate) fn start(program: &str, arguments: &[&str], port: u16) -> Result<Self, Failure> {
-        let mut command = Command::new(program);
-        let log = fs::File::create(SERVER_LOG).context("making a log")?;
-        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().context("making a log")?).stderr(log);
-        let server = Self(command.spawn().context(format!("starting {program}"))?);
-        eventually(program, SOON, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-        Ok(server)
-    }
+/// Starts a server and waits until it listens.
+fn server(program: &str, arguments: &[&str], port: u16) -> Result<Service, Failure> {
+    let mut command = Command::new(program);
+    let log = fs::File::create(SERVER_LOG).context("making a log")?;
+    command.args(arguments).stdout(log.try_clone().context("making a log")?).stderr(log);
+    let server = Service::spawn(&mut command)?;
+    eventually(program, SOON, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+    Ok(server)
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+pub(crate) fn sshd() -> Result<Service, Failure> {
+    server("/usr/sbin/sshd", &["-D"], 22)
 }
 
 pub(crate) fn world() -> Result<World, Failure> {
@@ -50,7 +44,7 @@ pub(crate) fn world() -> Result<World, Failure> {
 
 pub(crate) fn ssh() -> Result<(), Failure> {
     let _world = world()?;
-    let _sshd = Server::start("/usr/sbin/sshd", &["-D"], 22)?;
+    let _sshd = sshd()?;
     follow("ssh.md", "", ANSWERS).map(|_| ())
 }
 
@@ -66,7 +60,7 @@ ssh-keyscan server.example 2>/dev/null >.ssh/known_hosts";
 
 pub(crate) fn sudo_agent() -> Result<(), Failure> {
     let _world = world()?;
-    let _sshd = Server::start("/usr/sbin/sshd", &["-D"], 22)?;
+    let _sshd = sshd()?;
     let mut words = as_user(ALICE.0);
     words.extend(["bash", "-c", AT_THE_SERVER].map(str::to_owned));
     ok("setpriv", words)?;
@@ -95,9 +89,7 @@ pub(crate) fn luks() -> Result<(), Failure> {
     // systemd makes it, which does not run here.
     fs::create_dir_all("/run/systemd/ask-password").context("making a folder for systemd's questions")?;
     follow("luks.md", "", &answers)?;
-    world.environment.phone(0)?.wait_event("a decryption by 9D", SOON, |event| {
-        event["event"] == "apdu" && event["command"] == "GENERAL AUTHENTICATE" && event["status"] == "9000"
-    })?;
+    world.used("9D")?;
     say("ok      the phone decrypted");
     Ok(())
 }
@@ -126,10 +118,10 @@ openssl x509 -inform DER -in phone.der -out phone.pem
 cp ca.pem /usr/local/share/ca-certificates/server-authority.crt
 update-ca-certificates";
 
-pub(crate) fn tls_server() -> Result<Server, Failure> {
+pub(crate) fn tls_server() -> Result<Service, Failure> {
     ok("bash", ["-c", TLS])?;
     fs::metadata("/srv/tls/phone.pem").context("the phone's certificate")?;
     let arguments = "s_server -accept 8443 -cert /srv/tls/server.pem -key /srv/tls/server.key \
                      -CAfile /srv/tls/phone.pem -Verify 1 -verify_return_error -no_ticket -state -www";
-    Server::start("openssl", &arguments.split_whitespace().collect::<Vec<_>>(), 8443)
+    server("openssl", &arguments.split_whitespace().collect::<Vec<_>>(), 8443)
 }

@@ -1,28 +1,29 @@
 //! i3lock: a screen locker that asks PAM and says nothing of it.
 
 use std::fs::{self, File};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use pocketcard_dev::TEST_PIN;
 
 use crate::failure::{Context, Failure, expect};
 use crate::screen::Screen;
+use crate::service::Service;
 use crate::sign_in::{Module, set_up};
 use crate::watcher::{may_watch, watched};
 use crate::world::{ALICE, SOON, World, as_user, eventually, ok, say};
 
 const DISPLAY: &str = ":5";
 /// What is run when the phone leaves and when it comes, as docs/login.md says.
-const ON_LEAVE: &str = "i3lock --color 402020";
-const ON_ARRIVE: &str = "! pgrep -u \"$USER\" -x i3lock >/dev/null || xdotool key Return";
+pub(crate) const ON_LEAVE: &str = "i3lock --color 402020";
+pub(crate) const ON_ARRIVE: &str = "! pgrep -u \"$USER\" -x i3lock >/dev/null || xdotool key Return";
 const WATCH_LOG: &str = "/tmp/watch.log";
 /// i3lock takes nothing for two seconds after a refusal: once they are over, it would have opened if a refusal were enough.
 const AFTER_REFUSAL: Duration = Duration::from_secs(3);
 
 /// Somebody's desktop, with what locks it.
 struct Desktop {
-    watcher: Child,
+    _watcher: Service,
     screen: Screen,
     world: World,
 }
@@ -38,9 +39,8 @@ impl Desktop {
         let log = File::create(WATCH_LOG).context("making a log")?;
         let mut watch = Command::new("setpriv");
         watch.args(as_user(ALICE.0)).arg(format!("DISPLAY={DISPLAY}")).args(["pocketcard", "watch", "--no-notices"]);
-        watch.args(hooks).stdin(Stdio::null()).stdout(log.try_clone().context("making a log")?).stderr(log);
-        let watcher = watch.spawn().context("starting the watcher")?;
-        let desktop = Self { watcher, screen, world };
+        watch.args(hooks).stdout(log.try_clone().context("making a log")?).stderr(log);
+        let desktop = Self { _watcher: Service::spawn(&mut watch)?, screen, world };
         eventually("the watcher", SOON, || fs::read_to_string(WATCH_LOG).is_ok_and(|log| log.contains("slot 0")))?;
         Ok(desktop)
     }
@@ -65,13 +65,6 @@ impl Desktop {
     fn stays_locked(&self) -> Result<(), Failure> {
         let opened = eventually("nothing", AFTER_REFUSAL, || !self.is_locked());
         expect(opened.is_err(), || "UNLOCKED".to_owned())
-    }
-}
-
-impl Drop for Desktop {
-    fn drop(&mut self) {
-        let _ = self.watcher.kill();
-        let _ = self.watcher.wait();
     }
 }
 

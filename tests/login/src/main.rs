@@ -18,6 +18,7 @@ mod phone_entry;
 mod pin_pad;
 mod pty;
 mod screen;
+mod service;
 mod sign_in;
 mod sssd_pad;
 mod stories;

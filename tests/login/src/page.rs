@@ -171,6 +171,23 @@ mod tests {
         }
     }
 
+    /// They run where no page can be followed: in a session, as hooks.
+    #[test]
+    fn the_hooks_of_the_login_page_are_those_of_the_stories() {
+        use crate::greeter::lightdm::TERMINAL;
+        use crate::locker::{ON_ARRIVE, ON_LEAVE};
+
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/login.md");
+        let page = fs::read_to_string(docs).unwrap();
+        let lock = format!("\npocketcard watch --on-leave '{ON_LEAVE}'");
+        assert!(page.contains(&format!("{lock}\n")), "{lock}");
+        let wake = format!("{lock} --on-arrive '{ON_ARRIVE}'\n");
+        assert!(page.contains(&wake), "{wake}");
+        let (_, hook) = TERMINAL.split_once("--on-leave ").unwrap();
+        let greeter = format!("\npocketcard watch --on-leave {}\n", hook.split(" 2>&1").next().unwrap());
+        assert!(page.contains(&greeter), "{greeter}");
+    }
+
     /// Every row of the table names the stories that tell it, and no cell of it is a guess.
     #[test]
     fn the_table_of_clients_is_told_by_stories() {

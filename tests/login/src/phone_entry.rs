@@ -3,7 +3,7 @@
 
 use pocketcard_dev::{Card, TEST_PIN};
 
-use crate::clients::{Server, tls_server};
+use crate::clients::{sshd, tls_server};
 use crate::failure::{Failure, expect};
 use crate::owner::{ALL_TRIES, pin_pad_world};
 use crate::page::{Answers, follow};
@@ -45,7 +45,7 @@ fn no_try_spent(world: &World) -> Result<(), Failure> {
 
 pub(crate) fn ssh() -> Result<(), Failure> {
     let mut world = pin_pad_world(Card::Ec)?;
-    let _sshd = Server::start("/usr/sbin/sshd", &["-D"], 22)?;
+    let _sshd = sshd()?;
     world.entering(|| follow("ssh.md", "", ANSWERS).map(|_| ()))?;
     let seen = declined(&mut world, SSH, "Permission denied (publickey")?;
     say(&format!("ok      ssh -I     phone  the owner says no: {seen}"));

@@ -1,11 +1,12 @@
 //! A virtual X server, and somebody who looks at it and types.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::air;
-use crate::failure::{Context, Failure, expect};
+use crate::failure::{Failure, expect};
+use crate::service::Service;
 use crate::world::{SOON, eventually, run, say, text};
 
 /// Where pictures go; the xtask shares it.
@@ -22,24 +23,21 @@ const KEY_DELAY: &str = "60";
 pub(crate) struct Screen {
     display: &'static str,
     authority: Option<&'static str>,
-    server: Option<Child>,
+    _server: Option<Service>,
 }
 
 impl Screen {
     /// Starts a screen that every user here may use.
     pub(crate) fn start(display: &'static str) -> Result<Self, Failure> {
-        let mut server = Command::new("Xvfb");
-        server.args([display, "-ac", "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset"]);
-        let child = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let server = Some(child.context("starting Xvfb")?);
-        let screen = Self { display, authority: None, server };
+        let arguments = [display, "-ac", "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset"];
+        let screen = Self { display, authority: None, _server: Some(Service::start("Xvfb", &arguments)?) };
         eventually("Xvfb", SOON, || screen.command("xdotool", &["getdisplaygeometry"]).is_ok())?;
         Ok(screen)
     }
 
     /// A screen that somebody else has started.
     pub(crate) fn of(display: &'static str, authority: &'static str) -> Self {
-        Self { display, authority: Some(authority), server: None }
+        Self { display, authority: Some(authority), _server: None }
     }
 
     /// Runs a program that looks at the screen.
@@ -109,14 +107,5 @@ impl Screen {
             before = now;
             still == STILL
         });
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
     }
 }

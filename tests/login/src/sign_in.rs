@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pocketcard_dev::{Card, Environment, TEST_PIN};
 
 use crate::failure::{Context, Failure, expect};
+use crate::pin_pad::tell;
 use crate::pty::Dialogue;
+use crate::service::Service;
 use crate::world::{ALICE, BOB, SOON, World, as_user, eventually, ok, say};
 
 /// What is asked for by these words is the PIN; whatever comes first decides.
@@ -105,37 +106,21 @@ impl Program {
     }
 }
 
-/// sssd, which ends with this value.
-pub(crate) struct Sssd(Child);
-
-impl Sssd {
-    pub(crate) fn start() -> Result<Self, Failure> {
-        for folder in ["db", "mc", "pipes/private", "pubconf", "gpo_cache", "secrets", "deskprofile"] {
-            fs::create_dir_all(Path::new("/var/lib/sss").join(folder)).context("making a folder for sssd")?;
-        }
-        fs::create_dir_all("/var/log/sssd").context("making a folder for sssd")?;
-        let mut sssd = Command::new("sssd");
-        sssd.args(["--interactive", "--debug-level=0x3ff0", "--logger=files"]).stdin(Stdio::null());
-        let child = sssd.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("starting sssd")?;
-        let sssd = Self(child);
-        eventually("sssd to know alice", SOON, || {
-            ok("getent", ["passwd", "--service=sss", "alice"]).is_ok_and(|line| line.contains("alice"))
-        })?;
-        Ok(sssd)
+/// Starts sssd and waits until it knows alice.
+pub(crate) fn start_sssd() -> Result<Service, Failure> {
+    for folder in ["db", "mc", "pipes/private", "pubconf", "gpo_cache", "secrets", "deskprofile"] {
+        fs::create_dir_all(Path::new("/var/lib/sss").join(folder)).context("making a folder for sssd")?;
     }
-}
-
-impl Drop for Sssd {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        // Its own children end with it when it is asked to.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
+    fs::create_dir_all("/var/log/sssd").context("making a folder for sssd")?;
+    let sssd = Service::start("sssd", &["--interactive", "--debug-level=0x3ff0", "--logger=files"])?;
+    eventually("sssd to know alice", SOON, || {
+        ok("getent", ["passwd", "--service=sss", "alice"]).is_ok_and(|line| line.contains("alice"))
+    })?;
+    Ok(sssd)
 }
 
 /// Sets the login up as its page says, with the person's yes.
-pub(crate) fn set_up(module: Module) -> Result<Option<Sssd>, Failure> {
+pub(crate) fn set_up(module: Module) -> Result<Option<Service>, Failure> {
     let arguments = ["login", "setup", "--user", ALICE.0, "--module", module.name()];
     let mut setup = Dialogue::start("pocketcard", arguments)?;
     setup.expect("Let this phone sign this user in?", SOON)?;
@@ -143,28 +128,30 @@ pub(crate) fn set_up(module: Module) -> Result<Option<Sssd>, Failure> {
     let status = setup.end(SOON)?;
     expect(status.success(), || format!("login setup: {status}\n{}", setup.seen()))?;
     say(setup.seen());
-    if module == Module::Sssd { Sssd::start().map(Some) } else { Ok(None) }
+    if module == Module::Sssd { start_sssd().map(Some) } else { Ok(None) }
 }
 
 /// The matrix of one module.
 pub(crate) fn matrix(module: Module) -> Result<(), Failure> {
     let mut world = World::start(Environment::builder().card(Card::Ec))?;
+    // As the package makes it.
+    fs::create_dir_all("/etc/pocketcard").context("making the folder of our configuration")?;
     let before = tree()?;
     let sssd = set_up(module)?;
+    expect(tree()? != before, || "set-up has written nothing".to_owned())?;
     let mut failed = 0;
     for program in &PROGRAMS {
-        let mut row = |situation: &str, result: Result<String, Failure>| match result {
-            Ok(seen) => say(&format!("ok      {:<10}  {:<9}  {situation}: {seen}", module.name(), program.name)),
-            Err(failure) => {
-                failed += 1;
-                say(&format!("FAILED  {:<10}  {:<9}  {situation}: {failure}", module.name(), program.name));
-            }
+        let mut row = |situation: &str, result: Result<String, Failure>| {
+            failed += tell(module, program, situation, result);
         };
         row("right PIN", right_pin(program));
         row("wrong PIN", wrong_pin(program, &world));
         row("password in place of the PIN", password_as_pin(program));
         row("blocked PIN", blocked_pin(program, &world, module));
-        row("another user", another_user(program, &world));
+        // bob may not use sudo.
+        if program.name != "sudo" {
+            row("another user", another_user(program, &world));
+        }
         row("phone leaves at the prompt", leaves(program, &mut world));
         row("no phone", no_phone(program));
         world.come(0)?;
@@ -173,9 +160,11 @@ pub(crate) fn matrix(module: Module) -> Result<(), Failure> {
     broken(module, &mut failed)?;
     drop(sssd);
     ok("pocketcard", ["login", "undo"])?;
-    let same = tree()? == before;
-    say(&format!("{}  undo puts /etc/pam.d and /etc/sssd back byte for byte", if same { "ok    " } else { "FAILED" }));
-    expect(failed == 0 && same, || format!("{failed} rows went wrong"))
+    expect(tree()? == before, || {
+        format!("undo does not put back what was there:\n{before}\nis now\n{}", tree().unwrap_or_default())
+    })?;
+    say("ok      undo puts /etc/pam.d, /etc/sssd and /etc/pocketcard back: names, modes, owners, bytes");
+    expect(failed == 0, || format!("{failed} rows went wrong"))
 }
 
 fn ask(program: &Program) -> Result<(Dialogue, bool), Failure> {
@@ -257,8 +246,7 @@ fn another_user(program: &Program, world: &World) -> Result<String, Failure> {
     words.extend(match program.name {
         "su" => ["su", "--login", "bob", "--command", "echo bob is in"].map(str::to_owned).to_vec(),
         "login" => ["login", "bob"].map(str::to_owned).to_vec(),
-        "pamtester" => ["pamtester", "sudo", "bob", "authenticate"].map(str::to_owned).to_vec(),
-        _ => return Ok("(bob may not use sudo)".to_owned()),
+        _ => ["pamtester", "sudo", "bob", "authenticate"].map(str::to_owned).to_vec(),
     });
     let mut dialogue = Dialogue::start("setpriv", words)?;
     dialogue.expect("Password: ", AT_ONCE)?;
@@ -300,35 +288,33 @@ fn broken(module: Module, failed: &mut u32) -> Result<(), Failure> {
     };
     let found = ok("find", ["/usr/lib", "-path", &format!("*/security/{module_file}")])?;
     let breakable = [("the PAM module is gone", found.trim()), ("its configuration is gone", "/etc/pocketcard/login")];
-    for (what, path) in breakable {
+    for (index, (what, path)) in breakable.into_iter().enumerate() {
         let moved = format!("{path}.away");
         fs::rename(path, &moved).context("breaking something")?;
+        // sssd keeps what it has read, and may go on working.
+        let may_ask = index == 1 && module == Module::Sssd;
         for program in PROGRAMS.iter().take(2) {
-            let result = fallback(program);
-            let word = if result.is_ok() { "ok    " } else { "FAILED" };
-            *failed += u32::from(result.is_err());
-            let seen = result.unwrap_or_else(|failure| failure.to_string());
-            say(&format!("{word}  {:<10}  {:<9}  {what}: {seen}", module.name(), program.name));
+            *failed += tell(module, program, what, fallback(program, may_ask));
         }
         fs::rename(&moved, path).context("mending it again")?;
     }
     Ok(())
 }
 
-fn fallback(program: &Program) -> Result<String, Failure> {
+/// - `may_ask`: whether the PIN may be asked for all the same.
+fn fallback(program: &Program, may_ask: bool) -> Result<String, Failure> {
     let (mut dialogue, pin) = ask(program)?;
-    if pin {
-        // sssd keeps what it has read, and may go on working.
-        dialogue.type_secret(TEST_PIN)?;
-    } else {
-        dialogue.type_secret(ALICE.1)?;
-    }
+    expect(!pin || may_ask, || format!("the PIN is asked for: nothing is broken:\n{}", dialogue.seen()))?;
+    dialogue.type_secret(if pin { TEST_PIN } else { ALICE.1 })?;
     let is_in = program.verdict(&mut dialogue, SOON)?;
     expect(is_in, || format!("LOCKED OUT:\n{}", dialogue.seen()))?;
     Ok(if pin { "the PIN still does" } else { "the password does" }.to_owned())
 }
 
-/// Every file that set-up writes to or beside, with its digest.
+/// Everything in the folders that set-up writes to, with modes, owners and digests.
 fn tree() -> Result<String, Failure> {
-    ok("sh", ["-c", "find /etc/pam.d /etc/sssd /etc/pocketcard -type f 2>/dev/null | sort | xargs sha256sum"])
+    const TREE: &str = "set -e -o pipefail; shopt -s nullglob; cd /etc
+        find pam.d sssd* pocketcard* -printf '%M %u:%g %p %l\\n' | sort -k3
+        find pam.d sssd* pocketcard* -type f -print0 | sort -z | xargs -0 sha256sum";
+    ok("bash", ["-c", TREE])
 }

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use pocketcard_dev::{Builder, CARD_LIMIT, Card, Environment, TEST_PIN};
 
 use crate::failure::{Context, Failure, expect};
+use crate::service::Service;
 use crate::world::{ALICE, SOON, World, as_user, eventually, ok, say};
 
 /// The rules, where the package installs them.
@@ -27,7 +27,7 @@ const MAY_ASK: &str = "<annotate key=\"org.freedesktop.policykit.owner\">unix-us
 
 /// The bus and polkit, if this Debian's pcscd asks one. They end with this value.
 #[derive(Default)]
-pub(crate) struct System(Vec<Child>);
+pub(crate) struct System(Vec<Service>);
 
 impl System {
     /// Makes the accounts that our package makes, starts what pcscd asks, and lets alice, who has no seat here, use the reader.
@@ -42,9 +42,9 @@ impl System {
             let policy = fs::read_to_string(POLICY).context("the policy of pcscd")?;
             fs::write(POLICY, policy.replace("</defaults>", &format!("</defaults>{MAY_ASK}"))).context("the policy")?;
             fs::create_dir_all("/run/dbus").context("making a folder for D-Bus")?;
-            system.run("dbus-daemon", &["--system", "--nofork", "--nopidfile"])?;
+            system.0.push(Service::start("dbus-daemon", &["--system", "--nofork", "--nopidfile"])?);
             eventually("D-Bus", SOON, || Path::new("/run/dbus/system_bus_socket").exists())?;
-            system.run(POLKITD, &["--no-debug"])?;
+            system.0.push(Service::start(POLKITD, &["--no-debug"])?);
             let owner =
                 ["--system", "--print-reply", "--dest=org.freedesktop.DBus", "/", "org.freedesktop.DBus.GetNameOwner"];
             let name = "string:org.freedesktop.PolicyKit1";
@@ -52,21 +52,12 @@ impl System {
         }
         Ok((system, builder.as_system(user)))
     }
-
-    fn run(&mut self, program: &str, arguments: &[&str]) -> Result<(), Failure> {
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.0.push(command.spawn().context(format!("starting {program}"))?);
-        Ok(())
-    }
 }
 
 impl Drop for System {
     fn drop(&mut self) {
-        for service in self.0.iter_mut().rev() {
-            let _ = service.kill();
-            let _ = service.wait();
-        }
+        // The bus last.
+        while self.0.pop().is_some() {}
     }
 }
 

@@ -7,7 +7,7 @@ use pocketcard_dev::{Card, Environment, TEST_PIN};
 
 use crate::card;
 use crate::failure::{Context, Failure, expect};
-use crate::sign_in::{Module, PROGRAMS, Sssd, asked_for_pin, right_pin};
+use crate::sign_in::{Module, PROGRAMS, asked_for_pin, right_pin, start_sssd};
 use crate::world::{ALICE, SOON, World, ok, say};
 
 /// An authority, and a certificate for whatever public key, in which everything else is always the same.
@@ -64,7 +64,7 @@ pub(crate) fn refused(module: Module) -> Result<(), Failure> {
     let mut setup = vec!["login", "setup", "--user", ALICE.0, "--module", module.name(), "--ca", "/root/ca.pem"];
     setup.extend(["--yes-if-fingerprint", fingerprint.trim()]);
     say(&ok("pocketcard", setup)?);
-    let sssd = if module == Module::Sssd { Some(Sssd::start()?) } else { None };
+    let sssd = if module == Module::Sssd { Some(start_sssd()?) } else { None };
     for program in &PROGRAMS {
         right_pin(program)?;
         say(&format!("ok      {}  {}  the phone that was set up: in", module.name(), program.name));

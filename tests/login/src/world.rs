@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pocketcard_dev::{Builder, CARD_LIMIT, Environment};
+use serde_json::Value;
 
 use crate::air;
 use crate::failure::{Context, Failure, expect};
@@ -91,6 +92,15 @@ impl World {
         }
         let slot = u32::try_from(phone).unwrap_or_default();
         Ok(self.environment.wait_card(slot, true, air::patient(CARD_LIMIT))?)
+    }
+
+    /// Waits until the phone has used a key, and gives what it says of that.
+    pub(crate) fn used(&mut self, key: &str) -> Result<Value, Failure> {
+        Ok(self.environment.phone(0)?.wait_event("the use of a key", SOON, |event| {
+            let is = |name: &str, wanted: &str| event[name] == wanted;
+            let of_key = event["subject"].as_str().is_some_and(|subject| subject.starts_with(key));
+            is("event", "apdu") && is("command", "GENERAL AUTHENTICATE") && of_key && is("status", "9000")
+        })?)
     }
 
     /// Enters a wrong PIN until none is left.

@@ -3,14 +3,14 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::consoles::Consoles;
 use crate::air;
 use crate::failure::{Context, Failure, expect};
 use crate::screen::Screen;
-use crate::sign_in::{Module, Sssd, set_up};
+use crate::service::Service;
+use crate::sign_in::{Module, set_up};
 use crate::watcher::{may_watch, watched};
 use crate::world::{SOON, World, eventually, say};
 
@@ -38,7 +38,7 @@ const SESSION: &str = "[Desktop Entry]\nName=Story\nExec=/usr/local/bin/story-se
 const SESSION_PROGRAM: &str = "#!/bin/sh\nopenbox &\nxsetroot -solid '#30506a'\nexec xterm -title Session -fa Monospace -fs 12 \
                                -geometry 90x16+60+180 -e /usr/local/bin/story-terminal\n";
 /// The hook is that of docs/login.md.
-const TERMINAL: &str = r#"#!/bin/sh
+pub(crate) const TERMINAL: &str = r#"#!/bin/sh
 echo "$(id -un) is signed in."
 id -un >~/session.ok
 pocketcard watch --no-notices --on-leave 'pgrep -u lightdm -f greeter >/dev/null || dm-tool lock' 2>&1 | tee ~/watch.log
@@ -50,8 +50,6 @@ const WATCH_LOG: &str = "/home/alice/watch.log";
 const LOG: &str = "/var/log/lightdm/lightdm.log";
 /// A greeter has to be there so soon, on a busy machine.
 const GREETER_LIMIT: Duration = Duration::from_secs(60);
-/// For a service to end by itself.
-const END_LIMIT: Duration = Duration::from_secs(5);
 /// For what must not happen, once all that would bring it has happened.
 const NOTHING: Duration = Duration::from_secs(2);
 
@@ -74,37 +72,13 @@ const SCREEN_GONE: &str = "Seat seat0: Display server stopped";
 const SESSION_SCREEN: (&str, &str) = (":0", "/run/lightdm/root/:0");
 const LOCK_SCREEN: (&str, &str) = (":1", "/run/lightdm/root/:1");
 
-/// A service that ends with this value.
-struct Service(Child);
-
-impl Service {
-    fn start(program: &str, arguments: &[&str]) -> Result<Self, Failure> {
-        let mut command = Command::new(program);
-        // With a DISPLAY in its environment LightDM starts a nested server on that one.
-        command.args(arguments).env_remove("DISPLAY").env_remove("XAUTHORITY");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().map(Self).context(format!("starting {program}"))
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        // So that it ends its own children; the namespace's end takes what is left.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = eventually("its end", END_LIMIT, || self.0.try_wait().is_ok_and(|status| status.is_some()));
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// LightDM at its greeter, with a phone that has been set up for alice and is away.
 ///
 /// The order of the fields is the order in which they end.
 pub(crate) struct LightDm {
     _lightdm: Service,
     _bus: Option<Service>,
-    _sssd: Option<Sssd>,
+    _sssd: Option<Service>,
     _consoles: Consoles,
     pub(crate) world: World,
 }

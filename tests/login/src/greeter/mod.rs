@@ -3,5 +3,5 @@
 
 mod consoles;
 pub(crate) mod keyboard;
-mod lightdm;
+pub(crate) mod lightdm;
 pub(crate) mod phone;
