@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dbus::arg::{PropMap, Variant};
@@ -234,16 +235,28 @@ fn what_cannot_be_done_is_said() {
     assert!(ran.text.contains("run \"i3lock\"") && ran.text.contains(", here"), "{}", ran.text);
 }
 
-/// Two sessions of this user, of which the first shows its locks, as a desktop does, and a service manager's, which cannot
-/// be locked; and one of somebody else.
-const OURS: [&str; 3] = ["c1", "c2", "manager"];
+/// The sessions of this user: two with a screen, one on a console, and a service manager's, which cannot be locked; and one of
+/// somebody else.
+const OURS: [(&str, &str); 4] = [("c1", "x11"), ("c2", "wayland"), ("c3", "tty"), ("manager", "unspecified")];
 const THEIRS: &str = "c9";
+/// Those with a screen.
+const SCREENS: [&str; 2] = ["c1", "c2"];
 
-/// What stands in for logind.
+/// What stands in for logind. It ends with this value, as a program does that is killed.
 struct Logind {
-    connection: Arc<SyncConnection>,
+    connection: Option<Arc<SyncConnection>>,
+    serving: Option<JoinHandle<()>>,
     /// The sessions that were told to lock.
     locked: Receiver<String>,
+}
+
+/// What it does when it is told to lock.
+#[derive(Clone, Copy)]
+enum Manner {
+    /// These sessions show that they are locked, as those of most desktops do.
+    Shows(&'static [&'static str]),
+    /// It gives no answer.
+    Hangs,
 }
 
 fn object(name: &str) -> Object<'static> {
@@ -251,33 +264,56 @@ fn object(name: &str) -> Object<'static> {
 }
 
 impl Logind {
-    /// - `shows`: whether the first session shows that it is locked.
-    fn start(address: &str, shows: bool) -> Self {
+    fn start(address: &str, manner: Manner) -> Self {
+        Self::start_with(address, manner, &[])
+    }
+
+    /// - `is_locked`: sessions that were locked before.
+    fn start_with(address: &str, manner: Manner, is_locked: &'static [&'static str]) -> Self {
         let (sender, locked) = mpsc::channel();
         let mut channel = Channel::open_private(address).unwrap();
         channel.register().unwrap();
         let connection = Arc::new(SyncConnection::from(channel));
-        connection.request_name("org.freedesktop.login1", false, true, false).unwrap();
         connection.start_receive(
             MatchRule::new_method_call(),
             Box::new(move |message, connection| {
-                for message in answers(&message, &sender, shows) {
+                for message in answers(&message, &sender, manner, is_locked) {
                     connection.send(message).unwrap();
                 }
                 true
             }),
         );
-        let serving = Arc::clone(&connection);
-        std::thread::spawn(move || while serving.process(Duration::from_secs(1)).is_ok() {});
-        Self { connection, locked }
+        connection.request_name("org.freedesktop.login1", false, true, false).unwrap();
+        let weak = Arc::downgrade(&connection);
+        let serving = std::thread::spawn(move || {
+            while weak.upgrade().is_some_and(|connection| connection.process(Duration::from_millis(20)).is_ok()) {}
+        });
+        Self { connection: Some(connection), serving: Some(serving), locked }
+    }
+
+    fn send(&self, message: Message) {
+        let connection = self.connection.as_ref().unwrap();
+        connection.send(message).unwrap();
+        connection.channel().flush();
     }
 
     fn signal(&self, session: &str, name: &str) {
-        self.connection.send(signal(session, name)).unwrap();
+        self.send(signal(session, name));
     }
 
     fn show(&self, session: &str, is_locked: bool) {
-        self.connection.send(hint(session, is_locked)).unwrap();
+        self.send(hint(session, is_locked));
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.locked.try_iter().collect()
+    }
+}
+
+impl Drop for Logind {
+    fn drop(&mut self) {
+        self.connection.take();
+        let _ = self.serving.take().unwrap().join();
     }
 }
 
@@ -310,7 +346,7 @@ fn hint(session: &str, is_locked: bool) -> Message {
     signal.append3("org.freedesktop.login1.Session", changed, Vec::<String>::new())
 }
 
-fn answers(message: &Message, locked: &Sender<String>, shows: bool) -> Vec<Message> {
+fn answers(message: &Message, locked: &Sender<String>, manner: Manner, is_locked: &[&str]) -> Vec<Message> {
     let path = message.path().unwrap();
     let reply = message.method_return();
     let session = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -318,19 +354,32 @@ fn answers(message: &Message, locked: &Sender<String>, shows: bool) -> Vec<Messa
         "GetUser" => vec![reply.append1(Object::new("/org/freedesktop/login1/user/me").unwrap())],
         "Get" => match message.get2::<&str, &str>().1.unwrap() {
             "Sessions" => {
-                let sessions: Vec<_> = OURS.iter().map(|name| (*name, object(name))).collect();
+                let sessions: Vec<_> = OURS.iter().map(|(name, _)| (*name, object(name))).collect();
                 vec![reply.append1(Variant(sessions))]
             }
-            _ => vec![reply.append1(Variant(false))],
+            _ => vec![reply.append1(Variant(is_locked.contains(&session.as_str())))],
         },
+        "GetAll" => {
+            let kind = OURS.iter().find(|(name, _)| *name == session).unwrap().1;
+            let class = if session == "manager" { "manager" } else { "user" };
+            let mut all = PropMap::new();
+            for (name, value) in [("Type", kind), ("Class", class), ("State", "active")] {
+                all.insert(name.to_owned(), Variant(Box::new(value.to_owned())));
+            }
+            vec![reply.append1(all)]
+        }
         "Lock" if session == "manager" => {
             vec![message.error(&"org.freedesktop.DBus.Error.NotSupported".into(), c"no")]
         }
         "Lock" => {
             locked.send(session.clone()).unwrap();
-            let signal = signal(&session, "Lock");
-            let shown = (shows && session == "c1").then(|| hint("c1", true));
-            [signal, reply].into_iter().chain(shown).collect()
+            match manner {
+                Manner::Hangs => Vec::new(),
+                Manner::Shows(shown) => {
+                    let shown = shown.contains(&session.as_str()).then(|| hint(&session, true));
+                    [signal(&session, "Lock"), reply].into_iter().chain(shown).collect()
+                }
+            }
         }
         _ => vec![reply],
     }
@@ -340,29 +389,112 @@ fn answers(message: &Message, locked: &Sender<String>, shows: bool) -> Vec<Messa
 fn logind_is_asked_to_lock_every_session_of_this_user() {
     let mut environment = start(Environment::builder());
     let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
-    let logind = Logind::start(&address, true);
+    let logind = Logind::start(&address, Manner::Shows(&SCREENS));
     let mut watch = Watch::start(&environment, &address, &["--lock"]);
     environment.phone(0).unwrap().kill();
-    watch.until("the session is locked");
-    let told: Vec<String> = logind.locked.try_iter().collect();
-    assert_eq!(told, ["c1", "c2"]);
+    watch.until("all 2 sessions are locked");
+    assert_eq!(logind.told(), ["c1", "c2", "c3"]);
 }
 
 #[test]
-fn a_lock_that_nobody_shows_is_doubted() {
+fn a_lock_that_not_every_screen_shows_is_doubted_until_it_does() {
     let mut environment = start(Environment::builder());
     let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
-    let _logind = Logind::start(&address, false);
+    let logind = Logind::start(&address, Manner::Shows(&["c1", "c3"]));
     let mut watch = Watch::start(&environment, &address, &["--lock"]);
     environment.phone(0).unwrap().kill();
-    watch.until("nothing says that it did");
+    watch.until("PERHAPS NOT LOCKED: session c2. logind was asked to lock, and nothing says that it did");
+    watch.until("it is tried again while the phone stays away");
+    assert_eq!(logind.locked.recv_timeout(SOON).unwrap(), "c1");
+    logind.show("c2", true);
+    watch.until("sessions are locked");
+    assert!(logind.told().iter().skip(2).all(|session| session == "c2"), "who shows it is not asked again");
+}
+
+#[test]
+fn a_lock_that_nobody_shows_is_asked_for_a_few_times_and_then_given_up() {
+    let mut environment = start(Environment::builder());
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let logind = Logind::start(&address, Manner::Shows(&[]));
+    let mut watch = Watch::start(&environment, &address, &["--lock"]);
+    environment.phone(0).unwrap().kill();
+    for _ in 0..2 {
+        watch.until("PERHAPS NOT LOCKED: sessions c1, c2");
+    }
+    assert_eq!(logind.told(), ["c1", "c2", "c3"].repeat(3));
+    // Who opens it by the password stays in.
+    assert!(logind.locked.recv_timeout(DAEMON_AWAY).is_err());
+}
+
+#[test]
+fn a_logind_that_is_away_or_goes_is_asked_once_it_is_back() {
+    let mut environment = start(Environment::builder());
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let shows = || Logind::start(&address, Manner::Shows(&SCREENS));
+    let mut logind = shows();
+    let mut watch = Watch::start(&environment, &address, &["--lock"]);
+    let arrives = |environment: &mut Environment, watch: &mut Watch| {
+        environment.phone(0).unwrap().restart().unwrap();
+        watch.until("is here");
+    };
+
+    drop(logind);
+    environment.phone(0).unwrap().kill();
+    watch.until("has left");
+    std::thread::sleep(Duration::from_secs(3));
+    logind = shows();
+    watch.until("all 2 sessions are locked");
+    drop(logind);
+    arrives(&mut environment, &mut watch);
+
+    // It is killed before it answers, and when it has but before any session shows anything.
+    for manner in [Manner::Hangs, Manner::Shows(&[])] {
+        logind = Logind::start(&address, manner);
+        environment.phone(0).unwrap().kill();
+        assert_eq!(logind.locked.recv_timeout(SOON).unwrap(), "c1");
+        drop(logind);
+        logind = shows();
+        watch.until("all 2 sessions are locked");
+        drop(logind);
+        arrives(&mut environment, &mut watch);
+    }
+
+    // It stays away for longer than an attempt lasts.
+    environment.phone(0).unwrap().kill();
+    watch.until("NOT LOCKED");
+    watch.until("logind does not answer");
+    watch.until("it is tried again while the phone stays away");
+    let _logind = shows();
+    watch.until("all 2 sessions are locked");
+}
+
+#[test]
+fn a_lock_shortly_before_or_while_logind_starts_anew_ends_verified_pins() {
+    let environment = start(Environment::builder());
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let mut logind = Logind::start(&address, Manner::Shows(&[]));
+    let mut watch = Watch::start(&environment, &address, &[]);
+    watch.until_it_hears(&logind);
+    watch.ended_until_quiet();
+    logind.signal("c1", "Lock");
+    drop(logind);
+    watch.until("verified PINs ended");
+    // What a session showed while nobody could say so.
+    logind = Logind::start_with(&address, Manner::Shows(&[]), &["c2"]);
+    watch.until("verified PINs ended");
+    drop(logind);
+    // Which it still shows.
+    logind = Logind::start_with(&address, Manner::Shows(&[]), &["c2"]);
+    assert_eq!(watch.ended_until_quiet(), 0);
+    logind.signal("c1", "Lock");
+    watch.until("verified PINs ended");
 }
 
 #[test]
 fn a_session_that_locks_ends_a_verified_pin() {
     let environment = start(Environment::builder());
     let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
-    let logind = Logind::start(&address, true);
+    let logind = Logind::start(&address, Manner::Shows(&SCREENS));
     let mut watch = Watch::start(&environment, &address, &[]);
     let mut client = Client::connected(&environment, 0);
     client.transmit(&SELECT).unwrap();
@@ -403,7 +535,7 @@ fn a_session_that_locks_ends_a_verified_pin() {
 fn another_users_lock_ends_nothing() {
     let environment = start(Environment::builder());
     let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
-    let logind = Logind::start(&address, true);
+    let logind = Logind::start(&address, Manner::Shows(&SCREENS));
     let mut watch = Watch::start(&environment, &address, &[]);
     watch.until_it_hears(&logind);
     watch.ended_until_quiet();
@@ -420,7 +552,7 @@ fn another_users_lock_ends_nothing() {
 fn nobody_but_logind_is_believed() {
     let mut environment = start(Environment::builder());
     let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
-    let logind = Logind::start(&address, false);
+    let logind = Logind::start(&address, Manner::Shows(&[]));
     let mut watch = Watch::start(&environment, &address, &["--lock"]);
     watch.until_it_hears(&logind);
     watch.ended_until_quiet();

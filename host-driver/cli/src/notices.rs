@@ -17,6 +17,8 @@ const LIFETIME_MS: u32 = 60_000;
 /// The notices that are shown now, by slot. They go away with this value.
 pub(crate) struct Notices {
     shown: HashMap<u32, NotificationHandle>,
+    /// That the session may be open although the phone has left.
+    open_session: Option<NotificationHandle>,
     /// Without a desktop there are none, which is said once.
     working: bool,
 }
@@ -30,7 +32,7 @@ struct Words {
 
 impl Notices {
     pub(crate) fn new() -> Self {
-        Self { shown: HashMap::new(), working: true }
+        Self { shown: HashMap::new(), open_session: None, working: true }
     }
 
     /// Shows or takes away what an event is about.
@@ -57,7 +59,21 @@ impl Notices {
         }
     }
 
-    /// Takes all of them away.
+    /// Shows that the session may be open although the phone has left, until somebody takes that away.
+    pub(crate) fn open_session(&mut self, why: &str) {
+        self.close_open_session();
+        let words = Words { summary: "Your phone left, and this session may be open".to_owned(), body: why.to_owned() };
+        self.open_session = self.shown(&words, Timeout::Never, Urgency::Critical);
+    }
+
+    /// Takes that away.
+    pub(crate) fn close_open_session(&mut self) {
+        if let Some(handle) = self.open_session.take() {
+            handle.close();
+        }
+    }
+
+    /// Takes away all that is about phones.
     pub(crate) fn close_all(&mut self) {
         for (_, handle) in self.shown.drain() {
             handle.close();
@@ -66,20 +82,27 @@ impl Notices {
 
     fn show(&mut self, slot: u32, words: &Words) {
         self.close(slot);
+        if let Some(handle) = self.shown(words, Timeout::Milliseconds(LIFETIME_MS), Urgency::Normal) {
+            self.shown.insert(slot, handle);
+        }
+    }
+
+    fn shown(&mut self, words: &Words, timeout: Timeout, urgency: Urgency) -> Option<NotificationHandle> {
         if !self.working {
-            return;
+            return None;
         }
         let mut notification = Notification::new();
         notification.appname("Pocketcard").icon("phone").summary(&words.summary).body(&escaped(&words.body));
         #[cfg(all(unix, not(target_os = "macos")))]
-        notification.urgency(Urgency::Normal);
-        match notification.timeout(Timeout::Milliseconds(LIFETIME_MS)).show() {
-            Ok(handle) => {
-                self.shown.insert(slot, handle);
-            }
+        notification.urgency(urgency);
+        #[cfg(target_os = "macos")]
+        let _ = urgency;
+        match notification.timeout(timeout).show() {
+            Ok(handle) => Some(handle),
             Err(error) => {
                 self.working = false;
                 note(&format!("no notices on the desktop: {error}"));
+                None
             }
         }
     }
@@ -94,6 +117,7 @@ impl Notices {
 impl Drop for Notices {
     fn drop(&mut self) {
         self.close_all();
+        self.close_open_session();
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::error::Error as _;
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::{env, process, thread};
+use std::os::unix::fs::MetadataExt;
+use std::{env, fs, process, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -90,6 +91,16 @@ pub(crate) fn end_with_reader() {
 /// Writes one line to stderr.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Writes to stderr what must not be overlooked: to the journal as errors.
+///
+/// Spec: sd-daemon(3), systemd.exec(5) on `JOURNAL_STREAM`
+pub(crate) fn alarm(text: &str) {
+    let stream = fs::metadata("/proc/self/fd/2").map(|stream| format!("{}:{}", stream.dev(), stream.ino()));
+    let is_journal = stream.is_ok_and(|stream| env::var("JOURNAL_STREAM").is_ok_and(|journal| journal == stream));
+    let mark = if is_journal { "<3>" } else { "" };
+    text.lines().for_each(|line| note(&format!("{mark}{line}")));
 }
 
 /// Says why a command failed, and what to do next.

@@ -7,6 +7,7 @@ mod error;
 mod feed;
 mod hooks;
 mod live;
+mod locking;
 #[cfg_attr(not(target_os = "linux"), path = "watch/session_elsewhere.rs")]
 mod session;
 mod settings;
@@ -34,6 +35,7 @@ use feed::Told;
 use hooks::{Hook, Hooks, Outcome};
 pub(crate) use live::live_view;
 use live::{line_of_json, words};
+use locking::UnderWay;
 use session::{SessionError, Shown};
 use settings::Settings;
 use walk_away::{Action, Reason, WalkAway, Who};
@@ -74,8 +76,12 @@ enum Input {
     Daemon(Told),
     /// A command that was started has ended.
     HookEnded,
-    /// Whether the sessions were locked.
-    Locked(Result<Shown, SessionError>),
+    /// Whether the sessions were locked: at which departure, and whether it is tried again.
+    Locked {
+        departure: u64,
+        outcome: locking::Outcome,
+        again: bool,
+    },
     /// A line for the person.
     Note(String),
     /// Ctrl-C and the like.
@@ -116,6 +122,9 @@ pub(crate) fn run(
         notices: (!arguments.no_notices).then(notices),
         walk_away: None,
         hooks: Hooks::default(),
+        departures: 0,
+        locking: None,
+        alarm: None,
         lost: None,
     };
     loop {
@@ -127,7 +136,7 @@ pub(crate) fn run(
         match input {
             Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(ExitCode::SUCCESS),
             Ok(Input::Daemon(told)) => watcher.told(told)?,
-            Ok(Input::Locked(outcome)) => watcher.note(locked(outcome)),
+            Ok(Input::Locked { departure, outcome, again }) => watcher.locked(departure, outcome, again),
             Ok(Input::Note(text)) => watcher.note(text),
             Ok(Input::HookEnded) | Err(RecvTimeoutError::Timeout) => {}
         }
@@ -146,6 +155,12 @@ struct Watcher {
     /// Absent until the daemon was there.
     walk_away: Option<WalkAway>,
     hooks: Hooks,
+    /// How often the phone left.
+    departures: u64,
+    /// The lock of the last one, until it is known how it ended.
+    locking: Option<UnderWay>,
+    /// What was said last of a lock that nobody shows.
+    alarm: Option<String>,
     /// Why the daemon cannot be reached, if waiting alone will not help.
     lost: Option<Failure>,
 }
@@ -217,8 +232,9 @@ impl Watcher {
                 )),
             }
         }
-        // What no waiting mends ends the watcher, but not before a phone counts as one that left.
+        // What no waiting mends ends the watcher, but not before a phone counts as one that left, and the lock is done.
         let is_idle = self.walk_away.as_ref().is_none_or(|walk_away| walk_away.deadline().is_none());
+        let is_idle = is_idle && self.locking.is_none();
         match self.lost.take_if(|failure| is_idle && is_final(failure)) {
             Some(failure) => Err(failure),
             None => Ok(()),
@@ -239,10 +255,13 @@ impl Watcher {
     }
 
     fn run(&mut self, hook: Hook, who: &Who) {
-        if hook == Hook::Leave && self.settings.lock {
-            let sender = self.sender.clone();
-            // The watcher may have ended meanwhile.
-            thread::spawn(move || drop(sender.send(Input::Locked(session::lock()))));
+        match hook {
+            Hook::Leave if self.settings.lock => self.lock(),
+            Hook::Leave => {}
+            Hook::Arrive => {
+                (self.locking, self.alarm) = (None, None);
+                self.notice(Notice::NotOpen);
+            }
         }
         let command = match hook {
             Hook::Leave => &self.settings.on_leave,
@@ -251,6 +270,41 @@ impl Watcher {
         let Some(command) = command else { return };
         if let Err(error) = self.hooks.start(hook, command, who, self.sender.clone(), Instant::now()) {
             self.note(format!("the command of --{} could not be run: {error}", hook.option()));
+        }
+    }
+
+    fn lock(&mut self) {
+        self.departures += 1;
+        self.alarm = None;
+        let (departure, sender) = (self.departures, self.sender.clone());
+        let say = move |outcome, again| drop(sender.send(Input::Locked { departure, outcome, again }));
+        self.locking = Some(UnderWay::begin(say));
+    }
+
+    /// Says how an attempt to lock went: loudly, unless it is sure.
+    fn locked(&mut self, departure: u64, outcome: locking::Outcome, again: bool) {
+        if departure != self.departures {
+            return;
+        }
+        if !again {
+            self.locking = None;
+        }
+        let is_sure = matches!(outcome, Ok(Shown::Locked(_)));
+        let text = words_of_lock(outcome, again);
+        if is_sure {
+            self.alarm = None;
+            self.note(text);
+            self.notice(Notice::NotOpen);
+        } else if self.alarm.as_ref() != Some(&text) {
+            self.lines.give(Line::Alarm(text.clone()));
+            self.notice(Notice::Open(text.clone()));
+            self.alarm = Some(text);
+        }
+    }
+
+    fn notice(&self, notice: Notice) {
+        if let Some(notices) = &self.notices {
+            notices.give(notice);
         }
     }
 
@@ -275,6 +329,10 @@ impl Watcher {
 #[derive(Debug)]
 enum Notice {
     Event(Box<Event>, Option<String>),
+    /// The session may be open, with why.
+    Open(String),
+    /// It is not any more, or the phone is back.
+    NotOpen,
     /// Nothing any more.
     None,
 }
@@ -294,6 +352,8 @@ fn notices() -> Aside<Notice> {
         let mut notices = Notices::new();
         move |notice| match notice {
             Notice::Event(event, phone) => notices.event(&event, |_| phone.as_deref()),
+            Notice::Open(why) => notices.open_session(&why),
+            Notice::NotOpen => notices.close_open_session(),
             Notice::None => notices.close_all(),
         }
     })
@@ -321,8 +381,9 @@ fn end_pins(connect: impl Fn() -> Result<Client, Failure>, inputs: &Sender<Input
         }
     };
     let mut is_known = false;
+    let mut listener = session::Listener::default();
     loop {
-        if let Err(error) = session::listen(end) {
+        if let Err(error) = session::listen(&mut listener, end) {
             if !is_known {
                 note(format!("no word of sessions that lock, so that PINs go on being verified then: {error}"));
             }
@@ -332,17 +393,23 @@ fn end_pins(connect: impl Fn() -> Result<Client, Failure>, inputs: &Sender<Input
     }
 }
 
-/// How locking went, in words.
-fn locked(outcome: Result<Shown, SessionError>) -> String {
-    match outcome {
-        Ok(Shown::Locked) => "the session is locked".to_owned(),
-        Ok(Shown::Unknown) => {
-            "logind was asked to lock, and nothing says that it did. If the screen is open: a screen locker \
-                               has to act on it, such as xss-lock's, or name yours with --on-leave"
-                .to_owned()
+/// How an attempt to lock went, in words.
+fn words_of_lock(outcome: locking::Outcome, again: bool) -> String {
+    let text = match outcome {
+        Ok(Shown::Locked(0 | 1)) => return "the session is locked".to_owned(),
+        Ok(Shown::Locked(number)) => return format!("all {number} sessions are locked"),
+        Ok(Shown::Back) => return "the phone is back".to_owned(),
+        Ok(Shown::Doubted(sessions)) => {
+            let what = if sessions.len() == 1 { "session" } else { "sessions" };
+            format!(
+                "PERHAPS NOT LOCKED: {what} {}. logind was asked to lock, and nothing says that it did. If the screen is open: a \
+                 screen locker has to act on it, such as xss-lock's, or name yours with --on-leave",
+                sessions.join(", ")
+            )
         }
-        Err(error) => complaint(&WatchError::from(error).into()),
-    }
+        Err(error) => format!("NOT LOCKED\n{}", complaint(&WatchError::from(error).into())),
+    };
+    if again { text + "\nit is tried again while the phone stays away" } else { text }
 }
 
 /// Whether nothing but another program, or another group, helps.
@@ -414,6 +481,9 @@ mod tests {
             notices: None,
             walk_away: None,
             hooks: Hooks::default(),
+            departures: 0,
+            locking: None,
+            alarm: None,
             lost: None,
         }
     }
@@ -444,6 +514,31 @@ mod tests {
             assert!(watcher.deadline().is_some_and(|deadline| deadline > now));
             watcher.pass(now + DAEMON_AWAY_LIMIT).unwrap_err();
         }
+    }
+
+    #[test]
+    fn what_no_waiting_mends_ends_it_only_once_it_is_known_how_the_lock_ended() {
+        let mut watcher = watcher();
+        watcher.told(Told::Status(status())).unwrap();
+        watcher.told(Told::Away(refused())).unwrap();
+        let (under_way, _back) = UnderWay::for_testing_only();
+        (watcher.departures, watcher.locking) = (2, Some(under_way));
+        let later = Instant::now() + DAEMON_AWAY_LIMIT;
+        watcher.pass(later).unwrap();
+        watcher.locked(2, Ok(Shown::Doubted(Vec::new())), true);
+        watcher.locked(1, Ok(Shown::Locked(1)), false);
+        watcher.pass(later).unwrap();
+        watcher.locked(2, Ok(Shown::Locked(1)), false);
+        watcher.pass(later).unwrap_err();
+    }
+
+    #[test]
+    fn a_phone_that_is_back_ends_the_attempts_to_lock() {
+        let mut watcher = watcher();
+        let (under_way, back) = UnderWay::for_testing_only();
+        watcher.locking = Some(under_way);
+        watcher.run(Hook::Arrive, &Who { phone: String::new(), slot: 0 });
+        assert_eq!(back.try_recv(), Err(mpsc::TryRecvError::Disconnected));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-use crate::terminal::{note, print};
+use crate::terminal::{alarm, note, print};
 
 /// What may wait at once; what comes then is lost.
 const MOST_WAITING: usize = 1000;
@@ -56,6 +56,8 @@ pub(super) enum Line {
     Output(String),
     /// On stderr, as a line.
     Note(String),
+    /// The same, and as an error where that can be told.
+    Alarm(String),
 }
 
 /// Says what it is given.
@@ -64,6 +66,7 @@ pub(super) fn lines() -> Aside<Line> {
         |line| match line {
             Line::Output(text) => print(&text),
             Line::Note(text) => note(&text),
+            Line::Alarm(text) => alarm(&text),
         }
     })
 }

@@ -8,22 +8,38 @@ pub(crate) enum SessionError {
     NoLogind,
 }
 
-/// Whether somebody shows that the sessions are locked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "as on Linux, so that one code locks everywhere")]
-pub(super) enum Shown {
-    Locked,
-    Unknown,
+impl SessionError {
+    /// Whether asking again is of no use.
+    pub(super) fn is_final(&self) -> bool {
+        true
+    }
 }
 
-pub(super) fn lock() -> Result<Shown, SessionError> {
-    Err(SessionError::NoLogind)
+/// Whether somebody shows that the sessions are locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(dead_code, reason = "as on Linux, so that one code locks everywhere")]
+pub(super) enum Shown {
+    Locked(usize),
+    Doubted(Vec<String>),
+    Back,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Locking;
+
+impl Locking {
+    pub(super) fn attempt(&mut self, _: impl Fn() -> bool) -> Result<Shown, SessionError> {
+        Err(SessionError::NoLogind)
+    }
 }
 
 pub(super) fn names() -> Result<Vec<String>, SessionError> {
     Err(SessionError::NoLogind)
 }
 
-pub(super) fn listen(_: impl FnMut()) -> Result<(), SessionError> {
+#[derive(Debug, Default)]
+pub(super) struct Listener;
+
+pub(super) fn listen(_: &mut Listener, _: impl FnMut()) -> Result<(), SessionError> {
     Err(SessionError::NoLogind)
 }
