@@ -1,7 +1,9 @@
 //! Everybody who signs people in, in every situation: su, sudo, login and pamtester, by pam_pkcs11 and by sssd.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pocketcard_dev::{Card, Environment, TEST_PIN};
@@ -10,7 +12,7 @@ use crate::failure::{Context, Failure, expect};
 use crate::pin_pad::tell;
 use crate::pty::Dialogue;
 use crate::service::Service;
-use crate::world::{ALICE, BOB, SOON, World, as_user, eventually, ok, say};
+use crate::world::{ALICE, BOB, SOON, World, as_user, ok, say};
 
 /// What is asked for by these words is the PIN; whatever comes first decides.
 const PIN_PROMPTS: [&str; 2] = ["Phone PIN:", "PIN for "];
@@ -106,17 +108,42 @@ impl Program {
     }
 }
 
-/// Starts sssd and waits until it knows alice.
+/// Where sssd says that it is ready, as it does to systemd.
+const READY: &str = "/run/sssd-ready";
+
+/// Starts sssd, and waits for what systemd waits for before it lets anybody sign in.
+///
+/// Names are answered earlier: then what PAM asks may still be starting, and everybody is asked for the password.
 pub(crate) fn start_sssd() -> Result<Service, Failure> {
     for folder in ["db", "mc", "pipes/private", "pubconf", "gpo_cache", "secrets", "deskprofile"] {
         fs::create_dir_all(Path::new("/var/lib/sss").join(folder)).context("making a folder for sssd")?;
     }
     fs::create_dir_all("/var/log/sssd").context("making a folder for sssd")?;
-    let sssd = Service::start("sssd", &["--interactive", "--debug-level=0x3ff0", "--logger=files"])?;
-    eventually("sssd to know alice", SOON, || {
-        ok("getent", ["passwd", "--service=sss", "alice"]).is_ok_and(|line| line.contains("alice"))
-    })?;
+    let ready = UnixDatagram::bind(READY).context("making a socket for sssd")?;
+    let mut sssd = Command::new("sssd");
+    sssd.args(["--interactive", "--debug-level=0x3ff0", "--logger=files"]).env("NOTIFY_SOCKET", READY);
+    let sssd = Service::spawn(sssd.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    let told = await_ready(&ready);
+    fs::remove_file(READY).context("removing the socket for sssd")?;
+    told?;
+    let line = ok("getent", ["passwd", "--service=sss", "alice"])?;
+    expect(line.starts_with("alice:"), || format!("sssd does not know alice: {line:?}"))?;
     Ok(sssd)
+}
+
+/// Waits until a service says that it has started. Spec: sd_notify(3)
+fn await_ready(socket: &UnixDatagram) -> Result<(), Failure> {
+    socket.set_read_timeout(Some(SOON)).context("waiting for sssd")?;
+    let deadline = Instant::now() + SOON;
+    let mut message = [0; 512];
+    while Instant::now() < deadline {
+        let length = socket.recv(&mut message).context(format!("waiting {SOON:?} for sssd to be ready"))?;
+        let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
+        if text.lines().any(|line| line == "READY=1") {
+            return Ok(());
+        }
+    }
+    Err(Failure::Silent { wanted: "READY=1".to_owned(), limit: SOON, seen: String::new() })
 }
 
 /// Sets the login up as its page says, with the person's yes.
