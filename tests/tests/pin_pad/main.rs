@@ -141,6 +141,27 @@ fn each_end_of_an_entry_has_its_own_status_word() {
 }
 
 #[test]
+fn a_pin_that_was_blocked_is_newer_than_what_was_refused_before() {
+    let mut environment = with_phone(Card::Empty);
+    let mut client = Client::connected(&environment, 0);
+    let verify = |client: &mut Client| client.send(&["control", VERIFY, &VERIFY_PIN.replace(' ', "")]);
+    verify(&mut client);
+    let phone = environment.phone(0).unwrap();
+    let asked = question(phone);
+    phone.send(&json!({ "command": "cancel_pin", "id": asked["id"] })).unwrap();
+    assert_eq!(client.answer(LIMIT).unwrap(), "6401");
+    for answer in ["63c2", "63c1", "63c0"] {
+        let shown = pocketcard(&environment, &["status"]);
+        assert!(shown.text.contains("it was cancelled"), "{}", shown.text);
+        verify(&mut client);
+        enter(environment.phone(0).unwrap(), "999999");
+        assert_eq!(client.answer(LIMIT).unwrap(), answer);
+    }
+    let shown = pocketcard(&environment, &["status"]);
+    assert!(shown.text.contains("PIN blocked") && !shown.text.contains("it was cancelled"), "{}", shown.text);
+}
+
+#[test]
 fn a_hostile_description_asks_nobody() {
     let mut environment = with_phone(Card::Empty);
     let mut client = Client::connected(&environment, 0);

@@ -131,6 +131,7 @@ impl Core {
 
     fn pump_front(&mut self, slot: &Slot, now: Timestamp) -> bool {
         let mut moved = false;
+        self.notices.tries(self.front.security().pin_tries_left);
         while let Some(output) = self.front.poll_output() {
             moved = true;
             match output {

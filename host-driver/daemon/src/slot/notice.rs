@@ -16,6 +16,8 @@ pub(super) struct Notices {
     /// Its number.
     operation: Option<u64>,
     refusal: Option<(Timestamp, RefusalReason, u8)>,
+    /// PIN tries left, as the phone said last.
+    tries: Option<u32>,
     permissions: Option<Permissions>,
 }
 
@@ -40,6 +42,16 @@ impl Notices {
         self.refusal = Some((slot.clock.now(), reason, key_reference));
         let (reason, key) = (refusal_of(reason), key_words(key_reference));
         slot.announce(Event::Refused { slot: slot.number, reason, key });
+    }
+
+    /// A PIN that was blocked since is what needs attention; an earlier refusal is not the newest any more.
+    pub(super) fn tries(&mut self, tries: Option<u32>) {
+        let Some(tries) = tries else { return };
+        let is_blocked_now = tries == 0 && self.tries.is_some_and(|before| before > 0);
+        if is_blocked_now && self.refusal.is_some_and(|(_, reason, _)| reason != RefusalReason::PinBlocked) {
+            self.refusal = None;
+        }
+        self.tries = Some(tries);
     }
 
     /// The owner let something happen, so what was refused before needs no attention any more.

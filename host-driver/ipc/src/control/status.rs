@@ -49,7 +49,7 @@ pub struct SlotStatus {
     /// Absent while no program waits for the owner.
     #[serde(default)]
     pub operation: Option<u64>,
-    /// What the phone refused last, until it grants something.
+    /// What the phone refused last, until it grants something or the PIN is blocked.
     #[serde(default)]
     pub last_refusal: Option<Refusal>,
     /// The phone that is paired into it.
