@@ -61,14 +61,21 @@ impl Watch {
 
     /// Waits for a line with this in it.
     fn until(&mut self, part: &str) {
-        self.until_one_of(&[part]);
+        let _ = self.until_one_of(&[part]);
     }
 
-    fn until_one_of(&mut self, parts: &[&str]) {
+    /// Waits for what is said once every session shows its lock, and nothing of a doubt before.
+    fn until_locked(&mut self) {
+        let seen = self.until_one_of(&["all 2 sessions are locked"]);
+        assert!(!seen.iter().any(|line| line.contains("NOT LOCKED")), "{seen:#?}");
+    }
+
+    /// Gives what was said before.
+    fn until_one_of(&mut self, parts: &[&str]) -> Vec<String> {
         let mut seen = Vec::new();
         loop {
             match self.lines.recv_timeout(SOON + DAEMON_AWAY) {
-                Ok(line) if parts.iter().any(|part| line.contains(part)) => return,
+                Ok(line) if parts.iter().any(|part| line.contains(part)) => return seen,
                 Ok(line) => seen.push(line),
                 Err(_) => panic!("{parts:?} is not said, but {seen:#?}"),
             }
@@ -392,7 +399,7 @@ fn logind_is_asked_to_lock_every_session_of_this_user() {
     let logind = Logind::start(&address, Manner::Shows(&SCREENS));
     let mut watch = Watch::start(&environment, &address, &["--lock"]);
     environment.phone(0).unwrap().kill();
-    watch.until("all 2 sessions are locked");
+    watch.until_locked();
     assert_eq!(logind.told(), ["c1", "c2", "c3"]);
 }
 
@@ -443,7 +450,7 @@ fn a_logind_that_is_away_or_goes_is_asked_once_it_is_back() {
     watch.until("has left");
     std::thread::sleep(Duration::from_secs(3));
     logind = shows();
-    watch.until("all 2 sessions are locked");
+    watch.until_locked();
     drop(logind);
     arrives(&mut environment, &mut watch);
 
@@ -454,7 +461,7 @@ fn a_logind_that_is_away_or_goes_is_asked_once_it_is_back() {
         assert_eq!(logind.locked.recv_timeout(SOON).unwrap(), "c1");
         drop(logind);
         logind = shows();
-        watch.until("all 2 sessions are locked");
+        watch.until_locked();
         drop(logind);
         arrives(&mut environment, &mut watch);
     }
