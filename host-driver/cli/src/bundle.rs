@@ -48,7 +48,7 @@ pub(crate) fn write(file: &Path, sources: &Sources<'_>) -> Result<(), Failure> {
             file.set_permissions(Permissions::from_mode(0o600))?;
             file.write_all(report.as_bytes())
         });
-    written.map_err(|source| Failure::System { what: "writing the report", source })
+    written.map_err(|source| Failure::Report { file: file.to_owned(), source })
 }
 
 /// The whole report. Every line of it goes through [`redact::line`].

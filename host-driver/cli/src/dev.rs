@@ -117,7 +117,8 @@ fn start(arguments: &Arguments, environment: &Environment) -> Result<Child, Fail
     };
     let named = || program.to_string_lossy().into_owned();
     if !exists(&program) {
-        return Err(Failure::Command { command: named(), source: io::ErrorKind::NotFound.into() });
+        let source = io::Error::new(io::ErrorKind::NotFound, "there is no such program");
+        return Err(Failure::Command { command: named(), source });
     }
     let mut command = environment.tied_command(&program)?;
     command.args(rest);

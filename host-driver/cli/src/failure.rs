@@ -1,6 +1,7 @@
 //! How the program ends when it could not do what was asked: a message, what to do next, and an exit code.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pocketcard_dev::DevError;
@@ -21,6 +22,7 @@ Exit codes:
   5  two programs come from different releases
   6  the pairing was refused, by a person or because the digits differ
   7  doctor found an error
+
 dev ends with the exit code of its command, or
   125  the environment could not be started
   126  the command could not be run
@@ -66,6 +68,8 @@ pub(crate) enum Failure {
     Command { command: String, source: io::Error },
     #[error("{what}: {source}")]
     System { what: &'static str, source: io::Error },
+    #[error("the report cannot be written to {}: {source}", file.display())]
+    Report { file: PathBuf, source: io::Error },
     #[error("PC/SC: {0}")]
     Pcsc(#[from] pcsc::Error),
     #[error("the code for the phone does not fit the terminal's characters")]
@@ -90,6 +94,7 @@ impl Failure {
             Self::NobodyToAsk => "run it in a terminal, or give the phone's digits with --yes-if-digits",
             Self::Pcsc(pcsc::Error::NoService) => "start pcscd, for example: systemctl start pcscd.socket",
             Self::QrCode(_) => "use the text below the code",
+            Self::Report { .. } => "name a file in a folder that is there and that you may write",
             Self::Environment(_) | Self::Command { .. } | Self::System { .. } | Self::Pcsc(_) => return None,
             Self::NoCardChange(_) => return None,
         };
@@ -105,9 +110,12 @@ impl Failure {
             Self::PairingRefused | Self::DigitsDiffer { .. } => Code::PairingRefused,
             Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => Code::CommandNotFound,
             Self::Command { .. } => Code::CommandFailed,
-            Self::System { .. } | Self::Pcsc(_) | Self::QrCode(_) | Self::NoCardChange(_) | Self::NobodyToAsk => {
-                Code::NotDone
-            }
+            Self::System { .. }
+            | Self::Report { .. }
+            | Self::Pcsc(_)
+            | Self::QrCode(_)
+            | Self::NoCardChange(_)
+            | Self::NobodyToAsk => Code::NotDone,
         }
     }
 }
@@ -148,8 +156,6 @@ fn control_advice(error: &ClientError) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use pocketcard_ipc::control;
 
     use super::*;
@@ -177,6 +183,7 @@ mod tests {
             (Failure::Command { command: "x".to_owned(), source: io(io::ErrorKind::NotFound) }, 127),
             (Failure::Command { command: "x".to_owned(), source: io(io::ErrorKind::PermissionDenied) }, 126),
             (Failure::System { what: "x", source: io(io::ErrorKind::Other) }, 1),
+            (Failure::Report { file: "/r".into(), source: io(io::ErrorKind::Other) }, 1),
             (DevError::ProgramMissing { program: "pcscd", package: "pcscd" }.into(), 125),
             (pcsc::Error::NoService.into(), 1),
             (WatchError::NoSuchPhone("x".to_owned()).into(), 1),

@@ -131,9 +131,20 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
 
 /// One page for the program and one for each of its commands.
 fn man(folder: &std::path::Path) -> Result<ExitCode, Failure> {
-    clap_mangen::generate_to(Arguments::command(), folder)
-        .map_err(|source| Failure::System { what: "writing the manual pages", source })?;
+    let failed = |source| Failure::System { what: "writing the manual pages", source };
+    clap_mangen::generate_to(Arguments::command(), folder).map_err(failed)?;
+    for page in std::fs::read_dir(folder).map_err(failed)?.flatten() {
+        let text = std::fs::read_to_string(page.path()).map_err(failed)?;
+        std::fs::write(page.path(), with_columns(&text)).map_err(failed)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What stands below the options in `--help` has columns of its own: it is not to be filled.
+fn with_columns(page: &str) -> String {
+    let Some((before, rest)) = page.split_once(".SH EXTRA\n") else { return page.to_owned() };
+    let (notes, after) = rest.split_once("\n.SH ").unwrap_or((rest, ""));
+    format!("{before}.SH NOTES\n.nf\n{notes}\n.fi\n.SH {after}")
 }
 
 #[cfg(test)]
@@ -144,13 +155,30 @@ mod tests {
     fn every_command_has_a_manual_page() {
         let folder = tempfile::tempdir().unwrap();
         man(folder.path()).unwrap();
-        for command in
-            ["", "-pair", "-phones", "-forget", "-status", "-cancel", "-end-pin", "-watch", "-doctor", "-dev"]
-        {
-            let page = folder.path().join(format!("pocketcard{command}.1"));
-            assert!(std::fs::read_to_string(&page).unwrap().contains(".TH pocketcard"), "{}", page.display());
+        let program = Arguments::command();
+        let mut names = vec!["pocketcard".to_owned()];
+        let shown = |command: &&clap::Command| !command.is_hide_set();
+        for command in program.get_subcommands().filter(shown) {
+            let name = format!("pocketcard-{}", command.get_name());
+            let below = command.get_subcommands().filter(shown);
+            names.extend(below.map(|below| format!("{name}-{}", below.get_name())));
+            names.push(name);
+        }
+        assert!(names.contains(&"pocketcard-login-setup".to_owned()), "{names:?}");
+        for name in names {
+            let page = std::fs::read_to_string(folder.path().join(format!("{name}.1"))).unwrap();
+            assert!(page.contains(".TH pocketcard") && !page.contains(".SH EXTRA"), "{name}: {page}");
         }
         assert!(!folder.path().join("pocketcard-wait-card.1").exists(), "hidden commands stay hidden");
+    }
+
+    #[test]
+    fn columns_fit_a_terminal() {
+        for text in [failure::EXIT_CODES, status::JSON_HELP] {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
     }
 
     #[test]

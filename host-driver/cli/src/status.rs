@@ -15,31 +15,42 @@ use crate::watch;
 pub(crate) const JSON_HELP: &str = "\
 JSON (later releases add fields, and rename or remove none):
   software, host_id, host_name, dev, pairing
-  bluetooth         null if it is off in the daemon's configuration; else state (\"working\", \"starting\",
-                    \"no_service\", \"no_permission\", \"no_adapter\", \"powered_off\", \"failed\"), adapter, message
+  bluetooth         null if it is off in the daemon's configuration; else
+                    state (\"working\", \"starting\", \"no_service\",
+                    \"no_permission\", \"no_adapter\", \"powered_off\",
+                    \"failed\"), adapter, message
   slots: a list of
     slot            its number, from 0
-    driver          \"absent\", \"waiting\" (no program uses the reader) or \"connected\"
+    driver          \"absent\", \"waiting\" (no program uses the reader) or
+                    \"connected\"
     card_present, powered, pin_verified
     pin_tries_left  null while no card is there
-    snapshot_age_s  seconds since what the card says to everybody was read; null if it is not held
+    snapshot_age_s  seconds since what the card says to everybody was read;
+                    null if it is not held
     pin_entry       \"keyboard\" or \"phone\"
-    waiting         null, or why the phone holds a command back: \"approval\", \"pin_entry\", \"key_generation\",
-                    \"locked\", \"busy\"
-    operation       null, or the number of that command, for `pocketcard cancel --operation`
-    last_refusal    null, or what the phone refused last and has granted nothing since: key (hexadecimal, or null), ago_s,
-                    reason (\"key_not_permitted\", \"typed_pin_not_permitted\", \"administration_not_permitted\",
-                    \"denied\", \"unanswered\", \"too_many_denials\", \"pin_blocked\", \"last_try_kept\",
+    waiting         null, or why the phone holds a command back: \"approval\",
+                    \"pin_entry\", \"key_generation\", \"locked\", \"busy\"
+    operation       null, or the number of that command, for
+                    `pocketcard cancel --operation`
+    last_refusal    null, or what the phone refused last and has granted
+                    nothing since: key (hexadecimal, or null), ago_s,
+                    reason (\"key_not_permitted\", \"typed_pin_not_permitted\",
+                    \"administration_not_permitted\", \"denied\", \"unanswered\",
+                    \"too_many_denials\", \"pin_blocked\", \"last_try_kept\",
                     \"connection_not_confirmed\", \"cancelled\")
     phone           null, or an entry of `pocketcard phones --json`:
       id, name, slot, address, software, card_name
-      link          {\"state\": \"connected\", \"connecting\", \"disconnected\" (with \"reason\")
-                    or \"version_mismatch\" (with \"ours\", \"theirs\", \"update\")}
-      transport     null without a link; else {\"kind\": \"stream\", \"l2cap\", or \"gatt\" with \"mtu\", its ATT MTU}
-      permissions   null until the phone has said; else keys (a list, hexadecimal), typed_pin, administer,
-                    connect_unattended
-With --watch, one object a line: first {\"reply\": \"status\", and the fields above}, then
-  {\"reply\": \"event\", \"event\": \"card_present\", \"slot\": 0} and the like; ignore events you do not know.";
+      link          {\"state\": \"connected\", \"connecting\", \"disconnected\"
+                    (with \"reason\") or \"version_mismatch\" (with \"ours\",
+                    \"theirs\", \"update\")}
+      transport     null without a link; else {\"kind\": \"stream\", \"l2cap\",
+                    or \"gatt\" with \"mtu\", its ATT MTU}
+      permissions   null until the phone has said; else keys (a list,
+                    hexadecimal), typed_pin, administer, connect_unattended
+
+With --watch, one object a line: first {\"reply\": \"status\", and the fields
+above}, then {\"reply\": \"event\", \"event\": \"card_present\", \"slot\": 0} and
+the like; ignore events you do not know.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = JSON_HELP)]

@@ -15,12 +15,17 @@ const FILE: &str = "pocketcard/watch.toml";
 /// The file, for `--help`.
 pub(super) const HELP: &str = "\
 The file, which may hold any of these; what the command line says comes first:
-  phone = \"Pixel\"              # the only phone that counts
-  lock = true                  # lock the sessions of this user when it leaves
-  on_leave = \"i3lock\"          # run by /bin/sh when it leaves; never killed, since it may be the screen locker
-  on_arrive = \"xset dpms force on\"    # run by /bin/sh when it comes; killed after 30 seconds
-A command is told in its environment: POCKETCARD_EVENT (leave, arrive), POCKETCARD_PHONE (its name), POCKETCARD_SLOT.
-A phone leaves if its card was here since the watcher began and is removed, or if the daemon is away for 20 seconds.";
+  phone = \"Pixel\"                   # the only phone that counts
+  lock = true                       # lock this user's sessions when it leaves
+  on_leave = \"i3lock\"               # run by /bin/sh when it leaves; never
+                                    # killed: it may be the screen locker
+  on_arrive = \"xset dpms force on\"  # run by /bin/sh when it comes; killed
+                                    # after 30 seconds
+
+A command is told in its environment: POCKETCARD_EVENT (leave, arrive),
+POCKETCARD_PHONE (its name), POCKETCARD_SLOT. A phone leaves if its card was
+here since the watcher began and is removed, or if the daemon is away
+for 20 seconds.";
 
 /// What is to be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -79,6 +84,7 @@ mod tests {
 
     #[test]
     fn the_help_shows_a_file_that_is_read() {
+        assert!(HELP.lines().all(|line| line.chars().count() <= 80), "it fits a terminal");
         let shown: Vec<&str> = HELP.lines().filter(|line| line.contains(" = ")).collect();
         let (_folder, path) = file(&shown.join("\n"));
         let (settings, found) = Settings::default().load(Some(&path)).unwrap();
