@@ -49,6 +49,14 @@ pub fn info_value(message: &[u8]) -> Option<&[u8]> {
     message.strip_prefix(&[INFO_KIND])
 }
 
+/// Whether a value that was read may be an `Info`, of whatever version. A host whose system has kept where a phone's characteristics
+/// were may read something else there, such as a declaration of one of them.
+#[must_use]
+pub fn may_be_info(value: &[u8]) -> bool {
+    let declares = |uuid: u128| value.ends_with(&uuid.to_le_bytes());
+    Info::has_versions(value) && ![INFO, HOST_TO_PHONE, PHONE_TO_HOST].into_iter().any(declares)
+}
+
 /// Where the phone takes channels of L2CAP, by the value of its `Info`. A hint, as all of `Info` is before the handshake.
 #[must_use]
 pub fn psm(value: &[u8]) -> Option<Psm> {
@@ -71,5 +79,19 @@ mod tests {
         assert_eq!(info_value(&info_message(&[1, 2])), Some(&[1, 2][..]));
         assert_eq!(info_value(&[1, 2]), None);
         assert_eq!(info_message(&[7; 1000]).len(), 1 + INFO_LIMIT_BYTES + 1);
+    }
+
+    #[test]
+    fn what_is_read_in_place_of_info_is_told_from_it() {
+        assert!(may_be_info(&[1, 1]));
+        assert!(may_be_info(&[[2, 7].as_slice(), &[0xAA; 40]].concat()), "a later version");
+        // A subscription; nothing; what is too long.
+        for value in [[0, 0].as_slice(), &[], &[1; INFO_LIMIT_BYTES + 1]] {
+            assert!(!may_be_info(value), "{value:?}");
+        }
+        // The declaration of a characteristic that notifies, at handle 0x0102: it begins as versions 2 to 2 would.
+        let declaration = [[0x10, 0x02, 0x01].as_slice(), &PHONE_TO_HOST.to_le_bytes()].concat();
+        let versions = [[0x02, 0x02, 0x01].as_slice(), &INFO.to_le_bytes()].concat();
+        assert!(!may_be_info(&declaration) && !may_be_info(&versions));
     }
 }

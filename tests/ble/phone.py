@@ -180,6 +180,7 @@ class Phone:
         self.channels = l2cap.Channels(self)
         self.addresses = 0
         self.address_seconds = ADDRESS_SECONDS
+        self.static_address = None
         self.digits = asyncio.Queue()
         self.paired = asyncio.Event()
         self.identifiers = []
@@ -232,13 +233,24 @@ class Phone:
         self.phone_to_host.on("subscription", self.subscribed)
         info = gatt.CharacteristicValue(read=self.read_info)
         written = gatt.CharacteristicValue(write=self.written)
-        self.device.add_service(gatt.Service(SERVICE, [
+        self.characteristics = [
             gatt.Characteristic(INFO, read, gatt.Characteristic.READABLE, info),
             gatt.Characteristic(HOST_TO_PHONE, write, gatt.Characteristic.WRITEABLE, written),
             self.phone_to_host,
-        ]))
+        ]
+        self.first = len(self.device.gatt_server.attributes)
+        self.device.add_service(gatt.Service(SERVICE, self.characteristics))
         self.device.on("connection", self.connected)
         await self.device.power_on()
+
+    def move(self):
+        """Serves the same at the same handles in another order, as another version of an app may."""
+        server = self.device.gatt_server
+        del server.attributes[self.first:]
+        server.attributes_by_handle.clear()
+        server.services.pop()
+        self.characteristics.insert(0, self.characteristics.pop())
+        self.device.add_service(gatt.Service(SERVICE, self.characteristics))
 
     def connected(self, connection):
         connection.on("disconnection", lambda _: self.left(connection))
@@ -309,7 +321,9 @@ class Phone:
         while True:
             for advertising_set in self.sets:
                 await advertising_set.remove()
-            self.sets = [await self.advertise_one(identifier) for identifier in self.identifiers]
+            # A static address is that of one device, and so of one identifier.
+            identifiers = self.identifiers[:1] if self.static_address else self.identifiers
+            self.sets = [await self.advertise_one(identifier) for identifier in identifiers]
             self.turn.clear()
             try:
                 await asyncio.wait_for(self.turn.wait(), self.address_seconds)
@@ -327,7 +341,9 @@ class Phone:
             primary_advertising_interval_max=ADVERTISING_INTERVAL_MS,
         )
         return await self.device.create_advertising_set(
-            advertising_parameters=parameters, random_address=self.new_address(), advertising_data=bytes(data)
+            advertising_parameters=parameters,
+            random_address=self.static_address or self.new_address(),
+            advertising_data=bytes(data),
         )
 
     async def obey(self, words):
@@ -347,6 +363,15 @@ class Phone:
                 # The address of the next advertisement: a slow computer may not keep up with so many.
                 self.address_seconds = 1000
                 self.turn.set()
+                return "ok"
+            case ["static"]:
+                # One address that never changes, as few phones have.
+                self.static_address = hci.Address.generate_static_address()
+                self.address_seconds = 1000
+                self.turn.set()
+                return "ok"
+            case ["move"]:
+                self.move()
                 return "ok"
             case ["mtu", mtu]:
                 # For the connections to come.

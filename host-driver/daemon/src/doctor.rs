@@ -155,6 +155,13 @@ fn clock(name: &str, ahead: i64) -> Finding {
     finding("clock", Level::Error, message, Some(advice))
 }
 
+/// The phone is there and its service is not where BlueZ has found it some other time.
+fn services(name: &str) -> Finding {
+    let message = format!("BlueZ looks for what {name:?} serves where it was some other time");
+    let advice = format!("under [GATT] in {}: Cache=yes; then restart bluetooth", settings::PATH);
+    finding("services", Level::Error, message, Some(&advice))
+}
+
 fn phones(hub: &Hub) -> Vec<Finding> {
     let phones = hub.phones();
     if phones.is_empty() {
@@ -173,6 +180,7 @@ fn phones(hub: &Hub) -> Vec<Finding> {
                 finding("phone", Level::Error, format!("{name:?} speaks another version"), Some(advice))
             }
             LinkState::Disconnected { .. } if ahead.is_some() => clock(name, ahead.unwrap_or_default()),
+            LinkState::Disconnected { .. } if hub.is_stale(phone) => services(name),
             LinkState::Disconnected { .. } if hub.seen_on_air(phone) == Some(false) => {
                 let message = format!("{name:?} has not been seen on Bluetooth since the daemon began");
                 let advice = "open the app on the phone, near this computer, with Bluetooth on; the clocks of both must agree within a quarter of an hour";

@@ -147,6 +147,11 @@ impl Info {
         Ok(Self { versions, readiness, suites, capabilities, nonce, psm, bytes: bytes.to_vec() })
     }
 
+    /// Whether bytes begin as an `Info` of any version does, and are not longer than one.
+    pub(crate) fn has_versions(bytes: &[u8]) -> bool {
+        Self::versions_of(bytes).is_ok()
+    }
+
     /// The channel that an `Info` offers, if this version can read it.
     pub(crate) fn offered_channel(bytes: &[u8]) -> Option<Psm> {
         VersionRange::SUPPORTED.negotiate(Self::versions_of(bytes).ok()?, Side::Host).ok()?;

@@ -33,6 +33,13 @@ impl Hub {
         self.air.as_ref()?.clock_ahead(&entry.record.keys.peer)
     }
 
+    /// Whether this computer's Bluetooth looks for the phone's service where it is not.
+    pub(crate) fn is_stale(&self, phone: &Phone) -> bool {
+        let phones = locked(&self.phones);
+        let entry = phones.values().find(|entry| id(&entry.record.keys.peer) == phone.id);
+        entry.zip(self.air.as_ref()).is_some_and(|(entry, air)| air.is_stale(&entry.record.keys.peer))
+    }
+
     pub(crate) fn status(&self) -> Status {
         let mut phones = self.phones();
         let slots = self.slots.iter().map(|slot| {

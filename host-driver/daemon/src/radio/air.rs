@@ -1,6 +1,6 @@
 //! What the rest of the daemon asks of the radio, and what it can be told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,12 +37,21 @@ struct State {
     seen: HashMap<PublicKey, ()>,
     /// Phones that advertised by another time than ours and were not recognised since, with the epochs they are ahead.
     strays: HashMap<PublicKey, i64>,
+    /// Phones whose service was last looked for where it is not.
+    stale: HashSet<PublicKey>,
 }
 
 impl Air {
     pub(crate) fn new() -> Arc<Self> {
         let status = BluetoothStatus { state: BluetoothState::Starting, adapter: None, message: None };
-        let state = State { status, searches: Vec::new(), count: 0, seen: HashMap::new(), strays: HashMap::new() };
+        let state = State {
+            status,
+            searches: Vec::new(),
+            count: 0,
+            seen: HashMap::new(),
+            strays: HashMap::new(),
+            stale: HashSet::new(),
+        };
         let connections = Arc::new(Semaphore::new(usize::try_from(CONNECTIONS).unwrap_or(usize::MAX)));
         Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), connections })
     }
@@ -60,6 +69,11 @@ impl Air {
     /// By how many epochs the phone's clock is ahead of ours, if that is why it is not recognised.
     pub(crate) fn clock_ahead(&self, phone: &PublicKey) -> Option<i64> {
         locked(&self.state).strays.get(phone).copied()
+    }
+
+    /// Whether the phone's service was looked for where it is not, at the last attempt to connect.
+    pub(crate) fn is_stale(&self, phone: &PublicKey) -> bool {
+        locked(&self.state).stale.contains(phone)
     }
 
     /// Looks for phones that advertise this, for as long as the search is kept.
@@ -101,6 +115,16 @@ impl Air {
     pub(super) fn strayed(&self, stray: Stray) {
         if locked(&self.state).strays.insert(stray.phone, stray.ahead) != Some(stray.ahead) {
             tracing::warn!(quarters_ahead = stray.ahead, "a phone advertises by another time than ours");
+        }
+    }
+
+    /// How an attempt to connect to a phone went.
+    pub(super) fn tried(&self, phone: PublicKey, error: Option<&RadioError>) {
+        let mut state = locked(&self.state);
+        if error != Some(&RadioError::StaleServices) {
+            state.stale.remove(&phone);
+        } else if state.stale.insert(phone) {
+            tracing::warn!("a phone's service is not where BlueZ looks for it");
         }
     }
 

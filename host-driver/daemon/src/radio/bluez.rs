@@ -7,6 +7,10 @@
 //! - of a device that is known already, a live advertisement shows as an update of its signal strength, and what is
 //!   known of it from before has none;
 //! - once the services of a device are known, BlueZ takes no more UUIDs from its advertisements: it has to forget it;
+//! - of a device whose radio address stays, BlueZ keeps the services in a file, and where the characteristics were in them. A
+//!   service that is the same from the first handle to the last is not looked into again. Forgetting the device removes the
+//!   services of one whose address changes, as those of phones do; those of another stay (BlueZ 5.66) if its file has nothing
+//!   else in it, such as a name that it advertised;
 //! - the stream of notifications does not end with the connection, and bluetoothd's end is not told at all;
 //! - dropping a stream may panic in a task of bluez-async's own when bluetoothd is gone. Nothing waits for that task.
 
@@ -33,6 +37,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Ends of connections that a slow task may be behind.
 const EVENTS: usize = 64;
+
+/// How BlueZ says that a phone has nothing at a handle. Spec: Bluetooth 5.4, volume 3, part F, section 3.4.1.1
+const INVALID_HANDLE: &str = "ATT error: 0x01";
 
 type Events<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
@@ -334,7 +341,7 @@ impl Peer for BluezPeer {
 
     async fn read_info(&mut self, instance: u8) -> Result<Vec<u8>, RadioError> {
         let info = self.characteristic(instance, gatt::INFO)?;
-        self.peripheral.read(&info).await.map_err(failed)
+        self.peripheral.read(&info).await.map_err(|error| not_found(error, &[INVALID_HANDLE]))
     }
 
     async fn open_l2cap(&mut self, psm: Psm) -> Result<L2capStream, RadioError> {
@@ -345,7 +352,10 @@ impl Peer for BluezPeer {
         let notified = self.characteristic(instance, gatt::PHONE_TO_HOST)?;
         self.instance = instance;
         self.written = Some(self.characteristic(instance, gatt::HOST_TO_PHONE)?);
-        self.peripheral.subscribe(&notified).await.map_err(failed)
+        self.peripheral.subscribe(&notified).await.map_err(|error| {
+            // Nothing refuses a subscription but what is none.
+            not_found(error, &[INVALID_HANDLE, "Write not permitted"])
+        })
     }
 
     async fn write(&mut self, instance: u8, fragment: &[u8]) -> Result<(), RadioError> {
@@ -396,6 +406,14 @@ impl Peer for BluezPeer {
 
 async fn answer<T>(question: impl Future<Output = btleplug::Result<T>>) -> Result<T, RadioError> {
     tokio::time::timeout(ANSWER, question).await.map_err(|_| RadioError::TimedOut("the system"))?.map_err(failed)
+}
+
+/// - `signs`: what BlueZ says when it has asked for something else than it was to.
+fn not_found(error: btleplug::Error, signs: &[&str]) -> RadioError {
+    match failed(error) {
+        RadioError::Failed(text) if signs.iter().any(|sign| text.contains(sign)) => RadioError::StaleServices,
+        error => error,
+    }
 }
 
 fn failed(error: btleplug::Error) -> RadioError {

@@ -177,7 +177,8 @@ impl<P: Peer> Connection<P> {
 }
 
 async fn read_info(peer: &mut impl Peer, instance: u8) -> Result<Vec<u8>, RadioError> {
-    limited(OPERATION_LIMIT, "reading Info", peer.read_info(instance)).await
+    let info = limited(OPERATION_LIMIT, "reading Info", peer.read_info(instance)).await?;
+    if gatt::may_be_info(&info) { Ok(info) } else { Err(RadioError::StaleServices) }
 }
 
 /// A link that is carried by fragments.

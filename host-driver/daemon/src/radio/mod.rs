@@ -66,6 +66,9 @@ pub(crate) enum RadioError {
     /// The peer has no service of ours, or all of it is in use.
     #[error("the phone serves no more computers")]
     NoInstance,
+    /// What the phone serves is not where this computer's system looks for it, by what it found some other time.
+    #[error("this computer's Bluetooth does not find the phone's service where it was")]
+    StaleServices,
     /// Whatever else the system says.
     #[error("{0}")]
     Failed(String),
@@ -148,13 +151,16 @@ pub(crate) trait Peer: Send + 'static {
     /// Instances of the service that it has.
     fn instances(&self) -> Vec<u8>;
 
-    /// Reads `Info`.
+    /// Reads `Info`, or what is at its place by now.
     fn read_info(&mut self, instance: u8) -> impl Future<Output = Result<Vec<u8>, RadioError>> + Send;
 
     /// Asks the phone for a channel of L2CAP. It may still be refused when this has come back.
     fn open_l2cap(&mut self, psm: Psm) -> impl Future<Output = Result<Self::Stream, RadioError>> + Send;
 
     /// Subscribes to `PhoneToHost`, and forgets any other instance.
+    ///
+    /// # Errors
+    /// [`RadioError::StaleServices`] if nothing at its place can be subscribed to.
     fn subscribe(&mut self, instance: u8) -> impl Future<Output = Result<(), RadioError>> + Send;
 
     /// Writes one fragment without a response.
@@ -163,6 +169,6 @@ pub(crate) trait Peer: Send + 'static {
     /// The next thing that it does. May be dropped and called again.
     fn next(&mut self) -> impl Future<Output = PeerEvent> + Send;
 
-    /// Ends the connection.
+    /// Ends the connection, and forgets what was found on it where that is not needed for other purposes.
     fn disconnect(&mut self) -> impl Future<Output = ()> + Send;
 }

@@ -297,6 +297,7 @@ impl<'a, C: Central> Round<'a, C> {
         self.busy.insert(target, address.clone());
         let (hub, central, turn) = (Weak::clone(self.hub), self.central.clone(), Arc::clone(&self.turn));
         let (slot, keys, reporter) = (Arc::clone(&phone.slot), Arc::clone(&phone.keys), self.reporter.clone());
+        let air = Arc::clone(self.air);
         let doubted = self.doubted.get(&(keys.peer, address.clone())).is_some_and(|until| Instant::now() < *until);
         let l2cap = !doubted && hub.upgrade().is_some_and(|hub| hub.config.bluetooth.l2cap.unwrap_or(true));
         tracing::debug!(slot = slot.number, "the phone is there");
@@ -308,6 +309,7 @@ impl<'a, C: Central> Round<'a, C> {
                 let _turn = turn.lock().await;
                 Connection::make(&central, &address, l2cap).await
             };
+            air.tried(keys.peer, connection.as_ref().err().map(|unmade| &unmade.error));
             match connection {
                 Ok(connection) => report.ended = link(&hub, &slot, &keys, connection).await,
                 Err(Unmade { error, doubted }) => {

@@ -48,6 +48,8 @@ struct Device {
     mtu: usize,
     /// Instances that serve another host.
     taken: u8,
+    /// Its service is not where it was found some other time.
+    stale: Arc<Mutex<Option<Stale>>>,
     /// What it does with channels of L2CAP, if it offers any.
     l2cap: Option<l2cap::Behaviour>,
     /// How often it was asked for one.
@@ -187,6 +189,13 @@ struct SimPeer {
     broken: bool,
 }
 
+/// How it shows that a service is not where it was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stale {
+    ReadsAnother,
+    Subscribes,
+}
+
 impl Peer for SimPeer {
     type Stream = DuplexStream;
 
@@ -211,6 +220,10 @@ impl Peer for SimPeer {
         if instance < self.device.taken || self.broken {
             return Err(RadioError::Failed("not permitted".into()));
         }
+        if *locked(&self.device.stale) == Some(Stale::ReadsAnother) {
+            // The declaration of a characteristic.
+            return Ok([[2, 4, 0].as_slice(), &gatt::INFO.to_le_bytes()].concat());
+        }
         // A second read begins another link.
         let (mut phone, from_host) = match self.starting.take() {
             Some(first) => first,
@@ -230,7 +243,8 @@ impl Peer for SimPeer {
 
     async fn subscribe(&mut self, instance: u8) -> Result<(), RadioError> {
         assert!(instance >= self.device.taken);
-        Ok(())
+        let stale = *locked(&self.device.stale) == Some(Stale::Subscribes);
+        if stale { Err(RadioError::StaleServices) } else { Ok(()) }
     }
 
     async fn write(&mut self, _: u8, fragment: &[u8]) -> Result<(), RadioError> {
@@ -295,7 +309,16 @@ fn world_with(mtu: usize, present: bool, configure: impl FnOnce(&mut Config)) ->
         pairing: PairingMode::Closed,
         versions: VersionRange::SUPPORTED,
     };
-    let device = Device { identifiers, phone, mtu, taken: 0, l2cap: None, asked: Arc::default(), hint: Arc::default() };
+    let device = Device {
+        identifiers,
+        phone,
+        mtu,
+        taken: 0,
+        stale: Arc::default(),
+        l2cap: None,
+        asked: Arc::default(),
+        hint: Arc::default(),
+    };
     let sim = Sim::default();
     if present {
         sim.put(1, device.clone());
@@ -443,6 +466,29 @@ async fn a_phone_that_does_not_let_us_in_is_tried_less_and_less() {
     // It lets us in again: nothing has to be done here.
     world.sim.put(1, world.device.clone());
     world.connected().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_where_it_was_is_named_until_it_is_found() {
+    let world = world(185, true);
+    world.connected().await;
+    let named = |world: &World| {
+        let findings = crate::doctor::findings(&world.hub);
+        findings.into_iter().find(|finding| finding.check == "services")
+    };
+    for stale in [Stale::ReadsAnother, Stale::Subscribes] {
+        *locked(&world.device.stale) = Some(stale);
+        world.hint(PeerEvent::Gone);
+        world.until("it is named", |world| named(world).is_some()).await;
+        assert!(named(&world).unwrap().advice.unwrap().contains("Cache=yes"));
+        let reason = Some(format!("Bluetooth: {}", RadioError::StaleServices));
+        assert_eq!(world.link(), LinkState::Disconnected { reason });
+        // What was kept is forgotten.
+        *locked(&world.device.stale) = None;
+        world.connected().await;
+        assert!(named(&world).is_none());
+        assert!(!world.hub.is_stale(&world.hub.phones()[0]));
+    }
 }
 
 #[tokio::test(start_paused = true)]

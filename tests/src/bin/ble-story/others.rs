@@ -1,13 +1,15 @@
 //! A phone and a computer that share nothing with ours but the core: bumble in place of BlueZ, Python in place of Rust, an MTU
 //! of 185, and for the phone a radio address that changes every few seconds.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pocketcard_dev::{AIR_CARD_LIMIT, DevError, Environment};
 use pocketcard_ipc::control::{ClientError, PairMethod, Reply, Request, Transport};
+use pocketcard_tests::client::eventually;
 use serde_json::json;
 
-use crate::guest::{Failure, radio, say, step, text};
+use crate::guest::{Failure, client, radio, say, start_bluetoothd, step, stop_bluetoothd, text};
 use crate::stories::{environment, signs};
 use crate::transports;
 
@@ -66,6 +68,65 @@ pub(crate) fn channels() -> Result<(), Failure> {
     say(&format!("story: the phone: {state}"));
     // Nobody listens for the first; the others were opened, and one more.
     if state.ends_with(" 5 channels") { Ok(()) } else { Err(Failure::Wrong(format!("other channels: {state}"))) }
+}
+
+/// That phone, when it comes back with the same service in another order at the same handles. BlueZ takes it for what it was.
+pub(crate) fn handles() -> Result<(), Failure> {
+    let mut host = environment("host").over_the_air("hci0", &[]).start()?;
+    step("the phone pairs by its camera, its card is in pcscd", || {
+        pair(&host)?;
+        Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    step("its service moves, its address changes: the computer comes back and finds it", || {
+        moves(&mut host)?;
+        Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&host, "at other handles")?;
+    step("its address stays from now on", || {
+        radio("phone static")?;
+        host.daemon().restart()?;
+        Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&host, "at a static address")?;
+    step("its service moves: the computer comes back and says that it does not find it", || {
+        moves(&mut host)?;
+        if eventually(AIR_CARD_LIMIT, || advice(&host).is_some()) { Ok(()) } else { not_there(&host) }
+    })?;
+    let advice = advice(&host).unwrap_or_default();
+    say(&format!("story: doctor: {advice}"));
+    step("BlueZ is told to keep less, as doctor advises: the card is back", || {
+        let Some((_, setting)) = advice.split_once(": ") else { return Err(Failure::Wrong(advice)) };
+        let setting = setting.split(';').next().unwrap_or_default();
+        let edit = format!("s/^\\[GATT\\]/[GATT]\\n{setting}/");
+        client("sed", Command::new("sed").args(["--in-place", &edit, "/etc/bluetooth/main.conf"]))?;
+        stop_bluetoothd()?;
+        start_bluetoothd()?;
+        Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&host, "after doctor's advice")?;
+    step("its service moves once more: the computer comes back and finds it", || {
+        moves(&mut host)?;
+        Ok(host.wait_card(0, true, AIR_CARD_LIMIT)?)
+    })?;
+    signs(&host, "at other handles again")
+}
+
+/// The phone's service moves while the computer is away.
+fn moves(host: &mut Environment) -> Result<(), Failure> {
+    host.daemon().terminate();
+    radio("phone move")?;
+    Ok(host.daemon().restart()?)
+}
+
+/// What doctor advises for services that are not where they were.
+fn advice(host: &Environment) -> Option<String> {
+    let findings = host.daemon_control().ok()?.doctor().ok()?;
+    findings.into_iter().find(|finding| finding.check == "services")?.advice
+}
+
+fn not_there(host: &Environment) -> Result<(), Failure> {
+    let phones = host.daemon_control()?.phones();
+    Err(Failure::Wrong(format!("doctor names no services: {phones:?}")))
 }
 
 /// That computer, and our phone.

@@ -39,7 +39,7 @@ impl Story {
 }
 
 /// All of them, in the order in which they are told.
-pub(crate) const STORIES: [Story; 17] = [
+pub(crate) const STORIES: [Story; 18] = [
     Story { channels: Some(1), ..Story::new("login", login) },
     Story { channels: Some(3), ..Story::new("login-eatt", login) },
     Story::new("l2cap", transports::l2cap),
@@ -56,6 +56,7 @@ pub(crate) const STORIES: [Story; 17] = [
     Story { adapters: 3, ..Story::new("two-hosts", two_hosts) },
     Story { adapters: 1, peers: true, ..Story::new("other-phone", others::phone) },
     Story { adapters: 1, peers: true, ..Story::new("other-channels", others::channels) },
+    Story { adapters: 1, peers: true, ..Story::new("other-handles", others::handles) },
     Story { peers: true, ..Story::new("other-host", others::host) },
 ];
 
