@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use bluer::{Adapter, AdapterEvent, AdapterProperty, Session};
 use futures_lite::{Stream, StreamExt};
-use pocketcard_phone::runtime::Phone;
+use pocketcard_phone::{SystemEntropy, runtime::Phone};
 use serde_json::json;
 
 use crate::output::Output;
 use bus::BluetoothService;
+use server::{Places, Server};
 
 /// Between two attempts while Bluetooth is away. Bluetooth's return is noticed by its signals; this is for the causes that
 /// nobody signals.
@@ -45,13 +46,16 @@ enum RadioError {
     Bluez(#[from] bluer::Error),
     #[error("bluetoothd gives no answer")]
     TimedOut,
+    #[error(transparent)]
+    Entropy(#[from] pocketcard_phone::EntropyError),
 }
 
 /// Keeps the phone on the air until the task is aborted.
 pub(crate) async fn serve(phone: Phone, adapter: Option<String>, output: Output) {
     let mut told = String::new();
+    let mut places = None;
     loop {
-        let ended = once(&phone, adapter.as_deref(), &output, &mut told).await;
+        let ended = once(&phone, adapter.as_deref(), &mut places, &output, &mut told).await;
         let reason = match ended {
             Ok(never) => match never {},
             Err(error) => error.to_string(),
@@ -79,6 +83,7 @@ async fn changed() {
 async fn once(
     phone: &Phone,
     adapter: Option<&str>,
+    places: &mut Option<Places>,
     output: &Output,
     told: &mut String,
 ) -> Result<std::convert::Infallible, RadioError> {
@@ -93,7 +98,11 @@ async fn once(
     is_on(&adapter).await?;
     let name = adapter.name().to_owned();
     let address = limited(adapter.address()).await?.to_string();
-    let mut server = server::Server::start(&adapter, phone, output).await?;
+    let places = match places {
+        Some(places) => places,
+        None => places.insert(Places::new(&SystemEntropy)?),
+    };
+    let mut server = Server::start(&adapter, phone, places, output).await?;
     told.clear();
     output.event(&json!({ "event": "radio", "state": "up", "adapter": name, "address": address }));
     tokio::select! {

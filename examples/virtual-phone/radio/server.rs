@@ -1,5 +1,7 @@
 //! The GATT service as BlueZ serves it.
 
+use std::num::NonZeroU16;
+
 use bluer::{
     Adapter, Address, Uuid,
     gatt::local::{
@@ -8,7 +10,7 @@ use bluer::{
         CharacteristicWriteMethod, ReqError, Service, characteristic_control,
     },
 };
-use pocketcard_phone::runtime::Phone;
+use pocketcard_phone::{Entropy, EntropyError, runtime::Phone};
 use pocketcard_protocol::{gatt, l2cap::CHANNELS_LIMIT};
 use serde_json::json;
 use tokio::{
@@ -26,6 +28,9 @@ use crate::output::Output;
 /// Instances of the service, and so hosts at once: BlueZ cannot notify one of several hosts of the same characteristic. Each
 /// costs a host some round trips when it sees this phone for the first time.
 const INSTANCES: u8 = 2;
+
+/// Handles of an instance: its own, two for each characteristic, and the subscription's.
+const INSTANCE_HANDLES: u16 = 8;
 
 /// A host reads `Info`.
 pub(super) struct InfoRequest {
@@ -50,6 +55,39 @@ impl Departures {
     }
 }
 
+/// Where the instances begin among the adapter's attributes: elsewhere each time they are registered.
+///
+/// bluer names their characteristics to BlueZ in another order each time, and BlueZ numbers them in that order. A host that keeps
+/// what it has found, as BlueZ does, takes a service at the handles of one that it knows for that one, and then reads, writes
+/// and subscribes where the characteristics were. Other handles make it look again. The characteristics' own cannot be asked
+/// for: BlueZ would list them in the order in which they were named, not in that of their handles.
+#[derive(Debug)]
+pub(super) struct Places(u16);
+
+impl Places {
+    /// Above what BlueZ serves itself.
+    const FIRST: u16 = 0x0080;
+    /// How many there are. BlueZ 5.66 makes no hash of attributes whose handles go to 1,024, by which hosts see that they have
+    /// changed; this leaves some to other programs.
+    const COUNT: u16 = 0x0180;
+
+    /// Begins anywhere, so that two phones on an adapter, or one that starts again, are at different places.
+    ///
+    /// # Errors
+    /// [`EntropyError`] if the random source failed.
+    pub(super) fn new(entropy: &dyn Entropy) -> Result<Self, EntropyError> {
+        let mut random = [0; 2];
+        entropy.fill(&mut random)?;
+        Ok(Self(u16::from_be_bytes(random) % Self::COUNT))
+    }
+
+    fn next(&mut self) -> u16 {
+        let place = self.0;
+        self.0 = (place + u16::from(INSTANCES) * INSTANCE_HANDLES) % Self::COUNT;
+        Self::FIRST + place
+    }
+}
+
 /// The service and its channels, there as long as this exists.
 pub(super) struct Server {
     instances: JoinSet<()>,
@@ -57,7 +95,12 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start(adapter: &Adapter, phone: &Phone, output: &Output) -> Result<Self, RadioError> {
+    pub(super) async fn start(
+        adapter: &Adapter,
+        phone: &Phone,
+        places: &mut Places,
+        output: &Output,
+    ) -> Result<Self, RadioError> {
         let channels = channel::Channels::listen(adapter).await;
         if let Err(error) = &channels {
             output.event(&json!({ "event": "radio", "state": "no_l2cap", "reason": error.to_string() }));
@@ -66,12 +109,14 @@ impl Server {
         let mut departures = Departures::default();
         let mut instances = JoinSet::new();
         let mut services = Vec::new();
+        let first = places.next();
         for number in 0..INSTANCES {
             let Some(uuid) = gatt::service(number) else { break };
+            let handle = NonZeroU16::new(first + u16::from(number) * INSTANCE_HANDLES);
             let (infos, info_requests) = mpsc::channel(1);
             let (writes, write_handle) = characteristic_control();
             let (subscriptions, notify_handle) = characteristic_control();
-            services.push(service(uuid, infos, write_handle, notify_handle));
+            services.push(service(uuid, handle, infos, write_handle, notify_handle));
             let (departure, departed) = mpsc::channel(CHANNELS_LIMIT);
             departures.0.push(departure);
             let requests = Requests { infos: info_requests, writes, subscriptions, departures: departed };
@@ -93,6 +138,7 @@ impl Server {
 
 fn service(
     uuid: u128,
+    handle: Option<NonZeroU16>,
     infos: mpsc::Sender<InfoRequest>,
     write: CharacteristicControlHandle,
     notify: CharacteristicControlHandle,
@@ -138,5 +184,32 @@ fn service(
             ..Characteristic::default()
         },
     ];
-    Service { uuid: Uuid::from_u128(uuid), primary: true, characteristics, ..Service::default() }
+    Service { uuid: Uuid::from_u128(uuid), handle, primary: true, characteristics, ..Service::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    struct Fixed(u16);
+
+    impl Entropy for Fixed {
+        fn fill(&self, buffer: &mut [u8]) -> Result<(), EntropyError> {
+            buffer.copy_from_slice(&self.0.to_be_bytes());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn services_are_elsewhere_each_time_and_within_reach_of_the_hash() {
+        let all = u16::from(INSTANCES) * INSTANCE_HANDLES;
+        for random in 0..=u16::MAX {
+            let mut places = Places::new(&Fixed(random)).unwrap();
+            let begin: Vec<u16> = (0..24).map(|_| places.next()).collect();
+            assert!(begin.iter().all(|place| (Places::FIRST..=1024 - all).contains(place)), "{begin:?}");
+            assert_eq!(begin.iter().collect::<HashSet<_>>().len(), begin.len(), "{begin:?}");
+        }
+    }
 }
