@@ -2,7 +2,7 @@
 
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{self, cargo, root, watch};
-use crate::{Problem, ble, fuzz, install, models, package, test};
+use crate::{Problem, ble, fuzz, install, login, models, package, test};
 
 /// How long each fuzz target runs here; `cargo xtask soak` gives them ten minutes.
 const FUZZ_SECONDS: u64 = 10;
@@ -33,6 +33,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
     let _ = test::suites(steps, &[]);
     let _ = ble::run(steps, &ble::Arguments::quick());
     let _ = package::trial(steps, &package::TrialArguments::quick());
+    let _ = login::run(steps, &login::Arguments::quick());
     let _ = fuzz::run(steps, &fuzz::Arguments::all(FUZZ_SECONDS, fuzz::Resources::default()));
     let _ = models::run(steps, &models::Arguments::quick());
     steps.all_good()

@@ -14,6 +14,9 @@ pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 /// Makes a root of this release in `folder` by debootstrap, which only root can do, or finds the one of an earlier run.
 ///
 /// - `packages`: what is in it besides the smallest Debian, separated by commas; may be empty.
+///
+/// # Errors
+/// [`Problem::Needs`] if debootstrap cannot do it here, which mostly has no network, or may not mount.
 pub(crate) fn root(folder: &Path, release: &str, packages: &str) -> Result<PathBuf, Problem> {
     let root = folder.join(release);
     if root.is_dir() {
@@ -42,7 +45,9 @@ pub(crate) fn root(folder: &Path, release: &str, packages: &str) -> Result<PathB
     if !packages.is_empty() {
         debootstrap.arg(format!("--include={packages}"));
     }
-    run(debootstrap.arg(release).arg(&new).arg(MIRROR))?;
+    run(debootstrap.arg(release).arg(&new).arg(MIRROR)).map_err(|_| {
+        Problem::Needs(format!("debootstrap cannot make a root of Debian {release} here, from {MIRROR}"))
+    })?;
     fs::rename(&new, &root).context("making a root of Debian")?;
     Ok(root)
 }

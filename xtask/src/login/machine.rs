@@ -112,9 +112,7 @@ impl Machine {
         let (root, lock) = root(folder, release, &[("login", &packages(release, desktop))])?;
         fs::create_dir_all(folder.join("upper")).context("making a folder to enter it")?;
         remove_left_behind(folder);
-        let prefix = format!("{OWN}{}-", std::process::id());
-        let own =
-            tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).context("making a folder for this run")?;
+        let own = own_folder(folder)?;
         // Users of the machine start the programs, too.
         fs::set_permissions(own.path(), Permissions::from_mode(0o755)).context("making a folder for this run")?;
         let machine = Self { root, own, _lock: lock };
@@ -139,17 +137,53 @@ impl Machine {
 
     /// A command in a fresh copy of the machine, without a network but loopback.
     pub(super) fn enter(&self, words: &[&str]) -> Command {
-        // It ends with us: unshare itself takes no notice of Ctrl-C.
-        let mut unshare = command("setpriv", ["--pdeathsig", "KILL", "--", "unshare", "--fork", "--kill-child"]);
-        unshare.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--propagation", "private"]);
-        unshare.args(["--", "sh", "xtask/src/login/enter.sh"]).arg(&self.root).arg(self.root.with_file_name("upper"));
-        unshare.arg(self.programs()).arg(self.results()).arg(workspace().join("docs")).args(words);
-        unshare
+        enter(&self.root, &self.root.with_file_name("upper"), [&self.programs(), &self.results()], words)
+    }
+}
+
+/// - `memory`: an empty folder.
+/// - `ours`: our programs, and where results go.
+fn enter(root: &Path, memory: &Path, ours: [&Path; 2], words: &[&str]) -> Command {
+    // It ends with us: unshare itself takes no notice of Ctrl-C.
+    let mut unshare = command("setpriv", ["--pdeathsig", "KILL", "--", "unshare", "--fork", "--kill-child"]);
+    unshare.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--propagation", "private"]);
+    unshare.args(["--", "sh", "xtask/src/login/enter.sh"]).args([root, memory]).args(ours);
+    unshare.arg(workspace().join("docs")).args(words);
+    unshare
+}
+
+/// Whether machines can be entered here: tries it with a copy of this very machine.
+///
+/// # Errors
+/// [`Problem::Needs`] if this user may not make namespaces, mount in them, or lay an overlay over a folder, as in most containers.
+pub(super) fn can_enter(folder: &Path) -> Result<(), Problem> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Problem::Needs("only root can make a root of Debian and enter it".to_owned()));
+    }
+    crate::install::apt(&["util-linux", "mount", "iproute2"])?;
+    let memory = folder.join("upper");
+    fs::create_dir_all(&memory).context("making a folder to enter it")?;
+    let empty = own_folder(folder)?;
+    let output = enter(Path::new("/"), &memory, [empty.path(), empty.path()], &["true"]).output();
+    let output = output.context("entering a machine in this one")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match said.lines().next_back() {
+        _ if output.status.success() => Ok(()),
+        line => Err(Problem::Needs(format!(
+            "no machine can be made in this one: {}",
+            line.unwrap_or("it does not say why")
+        ))),
     }
 }
 
 /// How the folders of runs are called; the process's number and something random follow.
 const OWN: &str = "run-";
+
+/// A folder of this run, which goes away with the value.
+fn own_folder(folder: &Path) -> Result<TempDir, Problem> {
+    let prefix = format!("{OWN}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).context("making a folder for this run")
+}
 
 /// Removes the folders of runs that were killed.
 fn remove_left_behind(folder: &Path) {
@@ -212,7 +246,9 @@ fn install(root: &Path, needs: Needs<'_>) -> Result<(), Problem> {
     let inside = |arguments: &[&str]| chroot(&[&["apt-get", "--quiet=2", "--yes"], arguments].concat());
     // What an earlier run was in the middle of when it was killed.
     chroot(&["dpkg", "--configure", "-a"])?;
-    inside(&["update"])?;
+    // An error, also if old lists would do: without a network there are no packages either.
+    inside(&["update", "--error-on=any"])
+        .map_err(|_| Problem::Needs(format!("the packages of {} cannot be reached from here", debian::MIRROR)))?;
     for (what, packages) in needs {
         inside(&[&["install", "--no-install-recommends"], *packages].concat())?;
         fs::write(note(root, what), packages.join(" ")).context("noting what was installed")?;

@@ -62,7 +62,7 @@ impl Arguments {
 pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Problem> {
     let folder = scratch(if arguments.without_desktop { "login-terminal" } else { "login" });
     if !arguments.list
-        && unless_lacking(steps, "Enter a machine in this one", || machine::can_enter(&folder))?.is_none()
+        && unless_lacking(steps, "Login: enter a machine in this one", || machine::can_enter(&folder))?.is_none()
     {
         return Ok(());
     }
