@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps};
-use crate::workspace::{cargo, command, root, target, watch};
+use crate::workspace::{TIMED_OUT, cargo, limited, root, target, watch};
 use crate::{Problem, install};
 
 /// The exit code by which a script says that it could not run, as automake's tests do.
 const SKIPPED: i32 = 77;
+/// For one script, which takes a minute once everything is built.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(1800);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -61,8 +64,8 @@ pub(crate) fn suites(steps: &mut Steps, environment: &[(&str, &str)]) -> Result<
         let name = script.strip_prefix(root()).unwrap_or(&script).display().to_string();
         let _ = steps.step(&name, || {
             let mut reason = None;
-            let mut run = command("bash", [&script]);
-            run.env("POCKETCARD_BIN_DIR", target().join("debug"));
+            let mut run = limited(SCRIPT_LIMIT);
+            run.arg("bash").arg(&script).env("POCKETCARD_BIN_DIR", target().join("debug"));
             let code = watch(&mut run, |line| {
                 if let Some((_, text)) = line.split_once("SKIPPED: ") {
                     reason = Some(text.to_owned());
@@ -70,6 +73,7 @@ pub(crate) fn suites(steps: &mut Steps, environment: &[(&str, &str)]) -> Result<
             })?;
             match code {
                 0 => Ok(Outcome::Done),
+                TIMED_OUT => Err(Problem::Wrong(format!("{name} did not end within {} s", SCRIPT_LIMIT.as_secs()))),
                 SKIPPED => Ok(Outcome::Skipped(reason.unwrap_or_else(|| "the script does not say why".to_owned()))),
                 code => Err(Problem::Failed(format!("{name} (exit code {code})"))),
             }

@@ -47,6 +47,16 @@ pub(crate) fn command<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterat
     command
 }
 
+/// The exit code of a command that was begun by [`limited`] and took longer than it may. Spec: timeout(1)
+pub(crate) const TIMED_OUT: i32 = 124;
+
+/// Begins a command, of which the rest are arguments, that is ended after a while with what it has started; and when we end, since
+/// `timeout` takes it out of the reach of Ctrl-C.
+pub(crate) fn limited(limit: Duration) -> Command {
+    let seconds = limit.as_secs().to_string();
+    command("setpriv", ["--pdeathsig", "TERM", "--", "timeout", "--kill-after=10", &seconds])
+}
+
 /// Runs a command with its output shown, and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<(), Problem> {
     say(&format!("    $ {}", shown(command)));
@@ -170,6 +180,16 @@ mod tests {
         assert_eq!((end.unwrap(), lines), (End::Killed, vec!["one".to_owned()]));
         let mut ends = command("sh", ["-c", "exit 3"]);
         assert_eq!(watch_within(&mut ends, Duration::from_secs(60), |_| ()).unwrap(), End::Code(3));
+    }
+
+    #[test]
+    fn what_a_limited_command_has_started_ends_with_it() {
+        let mut lines = Vec::new();
+        let mut hangs = limited(Duration::from_secs(1));
+        hangs.args(["sh", "-c", "sleep 600 & echo one; wait"]);
+        // Its lines end when nobody is left who could write any.
+        let code = watch(&mut hangs, |line| lines.push(line.to_owned()));
+        assert_eq!((code.unwrap(), lines), (TIMED_OUT, vec!["one".to_owned()]));
     }
 
     #[test]

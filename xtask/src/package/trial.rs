@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
-use crate::workspace::{command, root, run as run_shown, scratch};
+use crate::workspace::{TIMED_OUT, command, limited, root, run as run_shown, scratch};
 use crate::{Problem, debian};
 
 use super::{Profile, build, debs};
@@ -29,8 +29,6 @@ const DOWNLOADED: [&str; 10] = [
 /// A version that is newer than the one before it.
 const UPGRADE: &str = "0.1.0-1+upgrade";
 
-/// How timeout(1) says that it ended a command.
-const TIMED_OUT: i32 = 124;
 /// For one trial, which takes half a minute.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -115,9 +113,7 @@ fn prepare(release: &str) -> Result<PathBuf, Problem> {
 fn enter(debian: &Path, packages: &Path, init: Init) -> Result<Outcome, Problem> {
     let upper = scratch("packages/upper");
     fs::create_dir_all(&upper).context("making a folder for the trial")?;
-    let limit = LIMIT.as_secs().to_string();
-    // It ends with us, and tidies up: timeout takes itself out of the reach of Ctrl-C.
-    let mut shell = command("setpriv", ["--pdeathsig", "TERM", "--", "timeout", "--kill-after=10", &limit]);
+    let mut shell = limited(LIMIT);
     shell.args(["bash", "-c", ENTER, "enter"]).args([
         debian,
         &upper,
