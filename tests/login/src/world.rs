@@ -32,10 +32,12 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// Refuses every machine but the one that was made for it.
+/// Refuses every machine but the one that was made for it, whose root is an overlay: a variable alone could come from anywhere.
 pub(crate) fn is_throw_away() -> Result<(), Failure> {
     let marked = std::env::var_os(MARK).is_some() && rustix::process::geteuid().is_root();
-    if marked {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let over_another = mounts.lines().any(|mount| mount.split(' ').skip(1).take(2).eq(["/", "overlay"]));
+    if marked && over_another {
         Ok(())
     } else {
         Err(Failure::CannotRun("only `cargo xtask test-login` makes the machine for it".into()))
