@@ -25,6 +25,7 @@ mod stories;
 mod system;
 mod told_apart;
 mod twin;
+mod two_users;
 mod watcher;
 mod world;
 

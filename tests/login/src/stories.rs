@@ -2,18 +2,20 @@
 
 use crate::failure::Failure;
 use crate::sign_in::{self, Module};
-use crate::{browser, clients, denied, greeter, locker, phone_entry, pin_pad, system, told_apart, twin};
+use crate::{browser, clients, denied, greeter, locker, phone_entry, pin_pad, system, told_apart, twin, two_users};
 
 pub(crate) struct Story {
     pub(crate) name: &'static str,
     pub(crate) tell: fn() -> Result<(), Failure>,
 }
 
-pub(crate) const STORIES: [Story; 27] = [
+pub(crate) const STORIES: [Story; 29] = [
     Story { name: "pam_pkcs11", tell: || sign_in::matrix(Module::PamPkcs11) },
     Story { name: "pam_pkcs11-twin", tell: || twin::refused(Module::PamPkcs11) },
     Story { name: "pam_pkcs11-phone", tell: pin_pad::pam_pkcs11 },
     Story { name: "pam_pkcs11-owner", tell: || denied::matrix(Module::PamPkcs11) },
+    Story { name: "two-users", tell: two_users::keyboard },
+    Story { name: "two-users-phone", tell: two_users::phone },
     Story { name: "sssd", tell: || sign_in::matrix(Module::Sssd) },
     Story { name: "sssd-twin", tell: || twin::refused(Module::Sssd) },
     Story { name: "sssd-phone", tell: pin_pad::sssd },

@@ -71,10 +71,24 @@ pub(crate) fn refused(module: Module) -> Result<(), Failure> {
     }
     world.leave(0)?;
     world.come(1)?;
+    // Whether it is asked for a PIN is the module's affair; that the right one lets nobody in is what counts.
+    out(module)?;
+    if module == Module::PamPkcs11 {
+        // The rule looks whose phone it is before. The module has to refuse it by itself, too.
+        ok("ln", ["--symbolic", "--force", "/bin/true", "/usr/bin/pocketcard"])?;
+        expect(out(module)? == PROGRAMS.len(), || "pam_pkcs11 was not asked".to_owned())?;
+    }
+    drop(sssd);
+    forgotten()
+}
+
+/// The twin lets nobody in. Gives how often its PIN was asked for.
+fn out(module: Module) -> Result<usize, Failure> {
+    let mut asked = 0;
     for program in &PROGRAMS {
         let mut dialogue = program.start()?;
-        // Whether it is asked for a PIN is the module's affair; that the right one lets nobody in is what counts.
         if asked_for_pin(&mut dialogue)? {
+            asked += 1;
             dialogue.type_secret(TEST_PIN)?;
             let is_in = program.verdict(&mut dialogue, SOON)?;
             expect(!is_in, || format!("THE TWIN IS LET IN by {}:\n{}", program.name, dialogue.seen()))?;
@@ -83,8 +97,7 @@ pub(crate) fn refused(module: Module) -> Result<(), Failure> {
             say(&format!("ok      {}  {}  its twin: no PIN asked for, the password is", module.name(), program.name));
         }
     }
-    drop(sssd);
-    forgotten()
+    Ok(asked)
 }
 
 /// `forget` names the mapping that is left and takes it back if the person says so.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use pcsc::{Card, Context, Protocols, Scope, ShareMode};
+use pcsc::{Card, Context, Disposition, Protocols, Scope, ShareMode};
 use pocketcard_protocol::tlv;
 use x509_cert::Certificate;
 use x509_cert::certificate::Version;
@@ -39,6 +39,37 @@ pub(super) fn of_slot(slot: u32) -> Result<Certificate, Failure> {
     answer.ok_or(LoginError::NoCertificate)?;
     let object = command(&card, GET_CERTIFICATE)?.ok_or(LoginError::NoCertificate)?;
     Ok(parse(&object)?)
+}
+
+/// What is on the first PIV card of any reader.
+#[derive(Debug)]
+pub(super) enum First {
+    /// There is no such card.
+    Absent,
+    /// There is one, without a certificate that could sign anybody in.
+    None,
+    Certificate(Box<Certificate>),
+}
+
+/// Reads the certificate of the first PIV card, which is the one that a module would take. The card stays as it was, for
+/// whoever else uses it.
+pub(super) fn of_first() -> Result<First, Failure> {
+    let context = Context::establish(Scope::User)?;
+    for reader in context.list_readers_owned()? {
+        let card = match context.connect(&reader, ShareMode::Shared, Protocols::ANY) {
+            Err(pcsc::Error::NoSmartcard | pcsc::Error::RemovedCard | pcsc::Error::UnknownReader) => continue,
+            other => other?,
+        };
+        let object = match command(&card, SELECT) {
+            Ok(Some(_)) => command(&card, GET_CERTIFICATE).map(Some),
+            other => other.map(|_| None),
+        };
+        let _ = card.disconnect(Disposition::LeaveCard);
+        let Some(object) = object? else { continue };
+        let certificate = object.and_then(|object| parse(&object).ok());
+        return Ok(certificate.map_or(First::None, |certificate| First::Certificate(Box::new(certificate))));
+    }
+    Ok(First::Absent)
 }
 
 /// The whole answer to a command, or `None` unless it ends with 9000 within [`MOST_WINDOWS`].

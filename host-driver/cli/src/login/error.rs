@@ -38,6 +38,10 @@ pub(crate) enum LoginError {
     SssdInUse(PathBuf),
     #[error("{0} has the same subject in its certificate, and sssd tells users apart by nothing else")]
     SameSubject(String),
+    #[error(
+        "{0} has the same subject in a certificate that nobody else issued either, and OpenSSL takes one for the other"
+    )]
+    SameSelfSigned(String),
     #[error("the certificate of {0} can issue others, and sssd would take those, too")]
     CanIssue(String),
     #[error("sssd may read the subject in the certificate of {0} in another way: {1:?}")]
@@ -78,6 +82,9 @@ impl LoginError {
             Self::SssdInUse(_) => "it stays as it is; use --module pam_pkcs11, which has a configuration of its own",
             Self::SameSubject(_) | Self::CanIssue(_) | Self::OddSubject(..) => {
                 "use --module pam_pkcs11, which goes by the certificate alone"
+            }
+            Self::SameSelfSigned(_) => {
+                "give the phone a certificate with another name, or one that an authority issued"
             }
             Self::NotDebian => "docs/login.md shows the lines; put them where your system wants them",
             Self::NoService(_) => "name those that have the line `@include common-auth` with --service",

@@ -58,7 +58,7 @@ impl Mapping {
             phone_id: phone.id.clone(),
             subject: shown(&of.subject().to_string()),
             issuer,
-            sha256: fingerprint(&certificate.to_der().map_err(|_| LoginError::BadCertificate)?),
+            sha256: fingerprint_of(certificate)?,
             certificate: pem(certificate)?,
             authority: if self_signed { None } else { authority.as_ref().map(pem).transpose()? },
         })
@@ -126,6 +126,11 @@ fn shown(name: &str) -> String {
         other => other.escape_debug().to_string(),
     };
     name.chars().map(escaped).collect()
+}
+
+/// The fingerprint of a certificate.
+pub(super) fn fingerprint_of(certificate: &Certificate) -> Result<String, LoginError> {
+    Ok(fingerprint(&certificate.to_der().map_err(|_| LoginError::BadCertificate)?))
 }
 
 /// A fingerprint, as openssl prints it and pam_pkcs11's digest mapper compares it.

@@ -7,6 +7,7 @@ mod certificate;
 mod diff;
 mod error;
 mod files;
+mod here;
 mod lock;
 mod mapping;
 mod plan;
@@ -45,6 +46,9 @@ enum Subcommands {
     Setup(SetupArguments),
     /// Show who may sign in with which phone, and whether the files are as they were written.
     Show,
+    /// For PAM's rule: fails if the card that is here is not of the user in PAM_USER.
+    #[command(hide = true)]
+    Here,
     /// Take a user's phone, or all, out again; with the last one every file is put back as it was.
     Undo(UndoArguments),
 }
@@ -93,6 +97,7 @@ pub(crate) fn run(
     match &arguments.command {
         Subcommands::Setup(arguments) => setup(root, arguments, connect, &mut Terminal),
         Subcommands::Show => show(root),
+        Subcommands::Here => Ok(here::run(root)),
         Subcommands::Undo(arguments) => undo(root, arguments.user.as_deref(), arguments.force),
     }
 }

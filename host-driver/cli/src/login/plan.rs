@@ -15,6 +15,9 @@ use super::mapping::{self, Mapping, Mappings};
 use super::services::{self, Services};
 use super::{FOLDER, LoginError, certificate};
 
+/// Where the package has our program. One that lies elsewhere may be anybody's to change, and PAM runs it as root.
+const PROGRAM: &str = "usr/bin/pocketcard";
+
 /// What looks at the card when somebody signs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -69,6 +72,7 @@ impl Plan {
         match mappings.module {
             Some(Module::Sssd) => files.push(sssd(root, mappings, &services, &journal)?),
             _ => {
+                check_self_signed(mappings)?;
                 files.push(in_folder("digest_map", digest_map(mappings)));
                 files.push(in_folder("pam_pkcs11.conf", pam_pkcs11(&Libraries::find(root)?)));
             }
@@ -128,6 +132,17 @@ fn trusted(mappings: &Mappings) -> String {
         }
     }
     all.concat()
+}
+
+/// OpenSSL looks for what issued a certificate by its subject: of two that issued themselves by the same name it takes the wrong
+/// one, and refuses the other.
+fn check_self_signed(mappings: &Mappings) -> Result<(), LoginError> {
+    let mut all = mappings.users.iter().filter(|mapping| mapping.authority.is_none()).rev();
+    let Some(newest) = all.next() else { return Ok(()) };
+    match all.find(|other| other.subject == newest.subject && other.sha256 != newest.sha256) {
+        Some(same) => Err(LoginError::SameSelfSigned(same.user.clone())),
+        None => Ok(()),
+    }
 }
 
 fn digest_map(mappings: &Mappings) -> String {
@@ -191,14 +206,25 @@ fn rule(root: &Path, mappings: &Mappings) -> Result<String, LoginError> {
         }
         _ => format!("pam_pkcs11.so config_file=/{FOLDER}/pam_pkcs11.conf"),
     };
+    let guard = guard(root, mappings);
     Ok(format!(
         "# Written by `pocketcard login setup`; `pocketcard login undo` takes it back.\n\
          # Who has a phone is asked for its PIN while it is here; everybody else, and without it, for the password.\n\
-         auth [success=ignore default=1] pam_succeed_if.so quiet user in {users}\n\
+         auth [success=ignore default={modules}] pam_succeed_if.so quiet user in {users}\n{guard}\
          auth [success=done auth_err=die default=ignore] {card}\n\
          @include common-auth\n",
+        modules = 1 + guard.lines().count(),
         users = users.join(":"),
     ))
+}
+
+/// Passes pam_pkcs11 by if the phone that is here is somebody else's: it would ask for that one's PIN, and only then look whose
+/// certificate it is. sssd looks first. Where our program is not installed there is no such line.
+fn guard(root: &Path, mappings: &Mappings) -> String {
+    if mappings.module == Some(Module::Sssd) || !root.join(PROGRAM).exists() {
+        return String::new();
+    }
+    format!("auth [success=ignore default=1] pam_exec.so quiet stdout seteuid /{PROGRAM} login here\n")
 }
 
 /// sssd for the local users who have phones.
@@ -325,6 +351,43 @@ pub(super) mod tests {
         assert!(content(&plan, "pocketcard-auth").contains("quiet user in alice:carol\n"));
         assert_eq!(content(&plan, "pam.d/su"), "auth substack pocketcard-auth\n");
         assert_eq!(plan.services(), ["su", "su-l"]);
+    }
+
+    #[test]
+    fn two_certificates_that_openssl_takes_for_each_other_are_refused() {
+        let root = debian();
+        let plan = |bob: Mapping| {
+            let mappings = Mappings { module: Some(Module::PamPkcs11), users: vec![mapping("alice"), bob] };
+            Plan::new(root.path(), &mappings, &[])
+        };
+        let other = Mapping { sha256: "00".to_owned(), ..mapping("bob") };
+        let error = plan(other.clone()).unwrap_err();
+        assert!(matches!(&error, LoginError::SameSelfSigned(user) if user == "alice"), "{error}");
+        plan(Mapping { authority: Some(AUTHORITY.to_owned()), ..other.clone() }).unwrap();
+        plan(Mapping { subject: "CN=Bob".to_owned(), ..other }).unwrap();
+        plan(mapping("bob")).unwrap();
+    }
+
+    #[test]
+    fn a_module_that_asks_first_is_passed_by_if_the_card_is_not_the_users() {
+        let root = debian();
+        let rule = |module| {
+            let plan = Plan::new(root.path(), &mappings(module, &["alice"]), &[]).unwrap();
+            content(&plan, "pocketcard-auth").to_owned()
+        };
+        let (jumps_one, exec) = ("[success=ignore default=1] pam_succeed_if.so", "pam_exec.so");
+        assert!(rule(Module::PamPkcs11).contains(jumps_one) && !rule(Module::PamPkcs11).contains(exec));
+        fs::create_dir_all(root.path().join("usr/bin")).unwrap();
+        fs::write(root.path().join(PROGRAM), "").unwrap();
+        let guarded = rule(Module::PamPkcs11);
+        let lines: Vec<&str> = guarded.lines().filter(|line| line.starts_with("auth")).collect();
+        assert_eq!(lines[0], "auth [success=ignore default=2] pam_succeed_if.so quiet user in alice");
+        assert_eq!(
+            lines[1],
+            "auth [success=ignore default=1] pam_exec.so quiet stdout seteuid /usr/bin/pocketcard login here"
+        );
+        assert!(lines[2].contains("pam_pkcs11.so"), "{guarded}");
+        assert!(rule(Module::Sssd).contains(jumps_one) && !rule(Module::Sssd).contains(exec));
     }
 
     #[test]
