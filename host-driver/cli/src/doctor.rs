@@ -96,9 +96,9 @@ fn pin_pad_clients(status: &Status, sssd: Option<String>) -> Vec<Finding> {
         &format!("use `ssh -I opensc-pkcs11.so`, {keyboard}"),
     )];
     if let Some(version) = sssd.filter(|version| is_without_pin_pads(version)) {
-        let message = format!("sssd {version} asks for the PIN itself and cannot log in with one of the phone");
+        let message = format!("PINs are entered on the phone; sssd {version} asks for the PIN here all the same");
         let advice = format!("take pam_pkcs11, a newer sssd (2.10 or later), {keyboard}");
-        findings.push(found("pin-entry-sssd", Level::Warning, message, &advice));
+        findings.push(found("pin-entry-sssd", Level::Note, message, &advice));
     }
     findings
 }
@@ -262,7 +262,7 @@ mod tests {
             findings.into_iter().map(|finding| (finding.check, finding.level)).collect::<Vec<_>>()
         };
         let agent = ("pin-entry".to_owned(), Level::Note);
-        let sssd = ("pin-entry-sssd".to_owned(), Level::Warning);
+        let sssd = ("pin-entry-sssd".to_owned(), Level::Note);
         assert_eq!(checks(PinPlace::Keyboard, Some("2.8.2")), []);
         assert_eq!(checks(PinPlace::Phone, None), std::slice::from_ref(&agent));
         assert_eq!(checks(PinPlace::Phone, Some("2.8.2")), [agent.clone(), sssd]);
