@@ -72,13 +72,19 @@ impl Profile {
 
 pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Problem> {
     let profile = Profile::new(arguments.debug);
-    build(steps, profile)?;
+    let _lock = build(steps, profile)?;
     let output = arguments.output.clone().unwrap_or_else(|| scratch("packages/out"));
     steps.step("Make the packages", || debs(profile, &output, None).map(|()| Outcome::Done))
 }
 
-/// Builds what the packages hold: programs, manual pages, completions.
-fn build(steps: &mut Steps, profile: Profile) -> Result<(), Problem> {
+/// Builds what the packages hold: programs, manual pages, completions. No other run replaces them until the file is closed.
+fn build(steps: &mut Steps, profile: Profile) -> Result<File, Problem> {
+    fs::create_dir_all(scratch("packages")).context("making a folder for the packages")?;
+    let lock = File::create(scratch("packages/lock")).context("locking the packages")?;
+    if lock.try_lock().is_err() {
+        say("    waiting for another run to be done with the packages");
+        lock.lock().context("locking the packages")?;
+    }
     steps.step("Install cargo-deb and help2man", || {
         install::cargo_tool(&["cargo-deb", "--version"], &[CARGO_DEB])?;
         install::apt(&["dpkg-dev", "help2man"])?;
@@ -90,7 +96,8 @@ fn build(steps: &mut Steps, profile: Profile) -> Result<(), Problem> {
         run_shown(build.args(profile.build()))?;
         Ok(Outcome::Done)
     })?;
-    steps.step("Write manual pages and completions", || documents(profile).map(|()| Outcome::Done))
+    steps.step("Write manual pages and completions", || documents(profile).map(|()| Outcome::Done))?;
+    Ok(lock)
 }
 
 /// By the command line itself, so that they cannot say anything else.

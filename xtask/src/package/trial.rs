@@ -1,6 +1,6 @@
 //! `cargo xtask test-packages`: installs, upgrades, removes and purges the packages in clean Debian roots.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,12 +65,9 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
         return steps.step("Packages", || Ok(Outcome::Skipped(reason)));
     }
     let profile = Profile::new(arguments.debug);
-    build(steps, profile)?;
+    let _lock = build(steps, profile)?;
     let packages = scratch("packages/trial");
     fs::create_dir_all(&packages).context("making a folder for the packages")?;
-    // A second run would replace the packages under the first one's feet.
-    let lock = File::create(scratch("packages/lock")).context("locking the packages")?;
-    lock.lock().context("locking the packages")?;
     steps.step("Make the packages, and the same once more with a newer version", || {
         debs(profile, &packages.join("first"), None)?;
         debs(profile, &packages.join("second"), Some(UPGRADE)).map(|()| Outcome::Done)
