@@ -34,9 +34,10 @@ impl Drop for Running {
 }
 
 /// `pocketcard watch`, which watches when this returns.
-fn watch(environment: &Environment, bus: &str) -> (Running, Receiver<String>) {
+fn watch(environment: &Environment, bus: &str, arguments: &[&str]) -> (Running, Receiver<String>) {
     let mut watch = environment.command(program("pocketcard"));
-    watch.arg("watch").env("DBUS_SESSION_BUS_ADDRESS", bus).stdout(Stdio::piped()).stdin(Stdio::null());
+    watch.arg("watch").args(arguments).env("DBUS_SESSION_BUS_ADDRESS", bus).stdout(Stdio::piped()).stdin(Stdio::null());
+    watch.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
     let mut watch = Running(watch.spawn().unwrap());
     let lines = BufReader::new(watch.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let (sender, printed) = mpsc::channel();
@@ -96,7 +97,7 @@ fn a_notice_stands_while_the_phone_waits_for_its_owner() {
     let mut environment = with_phone(Card::Empty);
     let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
     let told = desktop(&address);
-    let (_watch, printed) = watch(&environment, &address);
+    let (_watch, printed) = watch(&environment, &address, &[]);
     let mut client = Client::connected(&environment, 0);
     let verify = |client: &mut Client| client.send(&["control", VERIFY, &VERIFY_PIN.replace(' ', "")]);
     verify(&mut client);
@@ -121,9 +122,23 @@ fn a_notice_stands_while_the_phone_waits_for_its_owner() {
 }
 
 #[test]
+fn a_session_that_may_be_open_is_shown_until_the_phone_is_back() {
+    let mut environment = with_phone(Card::Empty);
+    let Some((_bus, address)) = Bus::start(environment.folder()) else { skip!("dbus-daemon is not installed") };
+    let told = desktop(&address);
+    let (_watch, _printed) = watch(&environment, &address, &["--lock"]);
+    environment.phone(0).unwrap().kill();
+    let Told::Shown { number, summary, body } = told.recv_timeout(SOON).unwrap() else { panic!("no notice") };
+    assert_eq!(summary, "Your phone left, and this session may be open");
+    assert!(body.contains("logind does not answer"), "{body}");
+    environment.phone(0).unwrap().restart().unwrap();
+    assert_eq!(told.recv_timeout(SOON).unwrap(), Told::Closed { number });
+}
+
+#[test]
 fn without_a_desktop_events_are_printed_all_the_same() {
     let mut environment = with_phone(Card::Empty);
-    let (_watch, printed) = watch(&environment, "unix:path=/nonexistent/bus");
+    let (_watch, printed) = watch(&environment, "unix:path=/nonexistent/bus", &[]);
     let mut client = Client::connected(&environment, 0);
     client.send(&["control", VERIFY, &VERIFY_PIN.replace(' ', "")]);
     until(&printed, "PIN to be entered on the phone");
