@@ -32,8 +32,9 @@ JSON (later releases add fields, and rename or remove none):
                     \"pin_entry\", \"key_generation\", \"locked\", \"busy\"
     operation       null, or the number of that command, for
                     `pocketcard cancel --operation`
-    last_refusal    null, or what the phone refused last and has granted
-                    nothing since: key (hexadecimal, or null), ago_s,
+    last_refusal    null, or what the phone refused last, if it has granted
+                    nothing and no PIN was blocked since: key
+                    (hexadecimal, or null), ago_s,
                     reason (\"key_not_permitted\", \"typed_pin_not_permitted\",
                     \"administration_not_permitted\", \"denied\", \"unanswered\",
                     \"too_many_denials\", \"pin_blocked\", \"last_try_kept\",
