@@ -33,7 +33,12 @@ pub(crate) fn run(steps: &mut Steps) -> Result<(), Problem> {
     let _ = test::suites(steps, &[]);
     let _ = ble::run(steps, &ble::Arguments::quick());
     let _ = package::trial(steps, &package::TrialArguments::quick());
-    let _ = login::run(steps, &login::Arguments::quick());
+    let nobody_sits_here = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let _ = login::run(steps, &login::Arguments::quick(nobody_sits_here));
+    if !nobody_sits_here {
+        let reason = "they switch the consoles of whoever sits here; with CI=true they are told".to_owned();
+        let _ = steps.step("Login: greeters", || Ok(Outcome::Skipped(reason)));
+    }
     let _ = fuzz::run(steps, &fuzz::Arguments::all(FUZZ_SECONDS, fuzz::Resources::default()));
     let _ = models::run(steps, &models::Arguments::quick());
     steps.all_good()

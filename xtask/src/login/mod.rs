@@ -19,7 +19,10 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// What the machine is told pcscd's user by.
 const PCSCD_USER: &str = "POCKETCARD_PCSCD_USER";
 /// Stories of [`Arguments::without_desktop`]: each client, module and place of the PIN once.
-const WITHOUT_DESKTOP: [&str; 7] = ["pam_pkcs11", "pam_pkcs11-twin", "pam_pkcs11-phone", "sssd", "ssh", "git", "curl"];
+const WITHOUT_DESKTOP: [&str; 8] =
+    ["pam_pkcs11", "pam_pkcs11-twin", "pam_pkcs11-phone", "two-users", "sssd", "ssh", "git", "curl"];
+/// Stories of a greeter, each module and place of the PIN once. LightDM switches the machine's consoles meanwhile.
+const GREETERS: [&str; 3] = ["greeter", "greeter-phone", "greeter-sssd"];
 /// Where their pictures are kept.
 const RESULTS: &str = "login/results";
 
@@ -47,13 +50,16 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// What CI runs.
-    pub(crate) fn quick() -> Self {
+    ///
+    /// - `greeters`: also those, which need a desktop, and the machine's consoles for a minute.
+    pub(crate) fn quick(greeters: bool) -> Self {
+        let stories = WITHOUT_DESKTOP.iter().chain(&GREETERS).filter(|_| greeters);
         Self {
-            stories: Vec::new(),
+            stories: stories.copied().map(str::to_owned).collect(),
             list: false,
             release: "bookworm".to_owned(),
             pcscd_user: "root".to_owned(),
-            without_desktop: true,
+            without_desktop: !greeters,
             keep_pictures: false,
         }
     }
