@@ -20,7 +20,7 @@ mount --rbind /dev dev
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount --bind "$programs" opt/pocketcard
 # Where the package has it, and where PAM's rule finds it.
-ln -s /opt/pocketcard/pocketcard usr/bin/pocketcard
+ln -sf /opt/pocketcard/pocketcard usr/bin/pocketcard
 mount --bind "$results" opt/results
 mount --bind "$docs" opt/docs
 exec env -i PATH=/opt/pocketcard:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root TERM=dumb \
