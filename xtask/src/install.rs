@@ -1,6 +1,6 @@
 //! Installs what is missing: Debian's packages by apt, ykman from PyPI into a folder of its own, tools of Rust by cargo.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::Problem;
@@ -87,8 +87,18 @@ pub(crate) fn bumble() -> Result<PathBuf, Problem> {
     Ok(python)
 }
 
+/// No other run makes this folder until the file is closed.
+fn locked(folder: &Path) -> Result<File, Problem> {
+    let context = || format!("locking {}", folder.display());
+    fs::create_dir_all(scratch("")).context(context())?;
+    let lock = File::create(folder.with_extension("lock")).context(context())?;
+    lock.lock().context(context())?;
+    Ok(lock)
+}
+
 /// Makes a virtual environment of Python with a package in it, unless it `is_there`.
 fn venv(folder: &Path, package: &str, is_there: impl Fn() -> bool) -> Result<(), Problem> {
+    let _lock = locked(folder)?;
     if is_there() {
         say(&format!("    {package} is there"));
         return Ok(());
@@ -110,6 +120,7 @@ pub(crate) fn sshd() -> Result<PathBuf, Problem> {
         return Ok(sshd);
     }
     let folder = scratch("sshd");
+    let _lock = locked(&folder)?;
     let sshd = folder.join("usr/sbin/sshd");
     if sshd.is_file() {
         say("    sshd is there");
