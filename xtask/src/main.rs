@@ -13,6 +13,7 @@ mod fuzz;
 mod install;
 mod login;
 mod models;
+mod own;
 mod package;
 mod problem;
 mod soak;

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
 use crate::workspace::{self, cargo, output, scratch, target};
-use crate::{Problem, install, login};
+use crate::{Problem, install, login, own};
 use guest::{Job, Verdict};
 use image::Image;
 use radio::{Controllers, Kind};
@@ -202,7 +202,7 @@ fn prepare(steps: &mut Steps, arguments: &Arguments) -> Result<Option<Ready>, Pr
     if controllers != Controllers::Btvirt {
         programs.push(built("ble-bridge"));
     }
-    let folder = tempfile::tempdir_in(scratch("ble")).context("making a folder for the programs")?;
+    let folder = own::folder(&scratch("ble"))?;
     let programs = programs.iter().map(|program| copied(program, folder.path())).collect::<Result<_, _>>()?;
     Ok(Some(Ready { image, controllers, programs, folder, root, people }))
 }

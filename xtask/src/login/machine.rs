@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::problem::Context;
 use crate::steps::say;
 use crate::workspace::{command, root as workspace, run, target};
-use crate::{Problem, debian};
+use crate::{Problem, debian, own};
 
 /// What people sign in with and to at a terminal.
 const TERMINAL: [&str; 28] = [
@@ -111,8 +111,7 @@ impl Machine {
     pub(super) fn make(folder: &Path, release: &str, desktop: bool) -> Result<Self, Problem> {
         let (root, lock) = root(folder, release, &[("login", &packages(release, desktop))])?;
         fs::create_dir_all(folder.join("upper")).context("making a folder to enter it")?;
-        remove_left_behind(folder);
-        let own = own_folder(folder)?;
+        let own = own::folder(folder)?;
         // Users of the machine start the programs, too.
         fs::set_permissions(own.path(), Permissions::from_mode(0o755)).context("making a folder for this run")?;
         let machine = Self { root, own, _lock: lock };
@@ -163,7 +162,7 @@ pub(super) fn can_enter(folder: &Path) -> Result<(), Problem> {
     crate::install::apt(&["util-linux", "mount", "iproute2"])?;
     let memory = folder.join("upper");
     fs::create_dir_all(&memory).context("making a folder to enter it")?;
-    let empty = own_folder(folder)?;
+    let empty = own::folder(folder)?;
     let output = enter(Path::new("/"), &memory, [empty.path(), empty.path()], &["true"]).output();
     let output = output.context("entering a machine in this one")?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -173,26 +172,6 @@ pub(super) fn can_enter(folder: &Path) -> Result<(), Problem> {
             "no machine can be made in this one: {}",
             line.unwrap_or("it does not say why")
         ))),
-    }
-}
-
-/// How the folders of runs are called; the process's number and something random follow.
-const OWN: &str = "run-";
-
-/// A folder of this run, which goes away with the value.
-fn own_folder(folder: &Path) -> Result<TempDir, Problem> {
-    let prefix = format!("{OWN}{}-", std::process::id());
-    tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).context("making a folder for this run")
-}
-
-/// Removes the folders of runs that were killed.
-fn remove_left_behind(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(OWN)?.split('-').next());
-        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
     }
 }
 
@@ -270,19 +249,5 @@ mod tests {
         assert!(another.try_lock().is_err(), "one is still in it");
         drop(second);
         another.try_lock().unwrap();
-    }
-
-    #[test]
-    fn only_runs_that_are_over_are_cleaned_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let running = format!("{OWN}{}-x", std::process::id());
-        // No process has this number. Spec: Linux, PID_MAX_LIMIT
-        for name in ["bookworm", &running, "run-4194305-x"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-        }
-        remove_left_behind(folder.path());
-        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["bookworm", running.as_str()]);
     }
 }
