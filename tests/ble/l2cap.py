@@ -20,6 +20,7 @@ What a computer does to a phone's channel, which has to end it:
 """
 
 import asyncio
+import contextlib
 import logging
 
 import pocketcard_ffi as ffi
@@ -36,6 +37,7 @@ MODES = ["refuse", "silent", "long", "cut", "stingy", "good"]
 HOST_MODES = ["long", "huge", "cut", "stalls", "stingy"]
 # The phone has to be done with a bad computer by then.
 END_SECONDS = 20
+SPEAKS_SECONDS = 2
 # Longer than the phone waits for anything that has begun.
 STINGY_SECONDS = 4
 
@@ -119,8 +121,9 @@ async def misbehave(connection, info, mode):
     if mode == "stingy":
         channel.peer_credits_threshold = -1
     else:
-        # The phone speaks first.
-        await spoke.wait()
+        # The phone speaks first, at once. What comes before the sink is there is lost with bumble.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(spoke.wait(), SPEAKS_SECONDS)
     begun = asyncio.get_running_loop().time()
     match mode:
         case "stingy":
