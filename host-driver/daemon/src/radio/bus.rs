@@ -135,7 +135,8 @@ impl Bus {
         }
     }
 
-    /// Makes BlueZ forget a device, given as `hci0/dev_...`, unless it is paired with this computer for other purposes.
+    /// Makes BlueZ forget a device, given as `hci0/dev_...`, unless it is paired with this computer, or trusted by somebody, for
+    /// other purposes.
     ///
     /// Once BlueZ has seen the services of a device, it takes no identifiers from its advertisements any more.
     pub(super) fn forget(&self, device: &str) -> impl Future<Output = ()> + Send + use<> {
@@ -146,7 +147,7 @@ impl Bus {
         async move {
             // A device that is gone needs no forgetting.
             let Ok(paired) = subject.get::<bool>(DEVICE, "Paired").await else { return };
-            if paired {
+            if paired || subject.get::<bool>(DEVICE, "Trusted").await.unwrap_or_default() {
                 // All that can be done is to end a connection that an earlier daemon left.
                 if subject.get::<bool>(DEVICE, "Connected").await.unwrap_or_default() {
                     let _: Result<(), dbus::Error> = subject.method_call(DEVICE, "Disconnect", ()).await;

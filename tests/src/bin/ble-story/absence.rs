@@ -16,6 +16,8 @@ use crate::guest::{Context, Failure, client, commands, radio, say, step, text, w
 use crate::stories::{LEAVE_LIMIT, RADIO_LIMIT, paired, signs, walks_away};
 use crate::transports::{apdu, summary};
 
+/// The phone as the computer's BlueZ names it.
+const PHONE: &str = "/org/bluez/hci0/dev_F0_F1_F2_00_00_01";
 /// Signatures during which the link is cut, each a little later than the one before.
 const CUTS: u64 = 8;
 /// How much later.
@@ -115,6 +117,11 @@ pub(crate) fn cut() -> Result<(), Failure> {
 pub(crate) fn bonded() -> Result<(), Failure> {
     let mut environment = paired(Card::Ec)?;
     signs(&environment, "after pairing")?;
+    // No bond yet, but somebody's decision all the same.
+    step("somebody has BlueZ trust the phone", || trust(true))?;
+    walks_away(&environment)?;
+    signs(&environment, "with a trusted phone")?;
+    step("BlueZ trusts it as before, and is told not to", || if trusted()? { trust(false) } else { lost_trust() })?;
     step("BlueZ bonds the two adapters", || bond(&environment))?;
     for _ in 0..2 {
         walks_away(&environment)?;
@@ -127,9 +134,27 @@ pub(crate) fn bonded() -> Result<(), Failure> {
     signs(&environment, "with a bonded phone, after the daemon's start")
 }
 
+fn trust(trusted: bool) -> Result<(), Failure> {
+    let mut command = Command::new("dbus-send");
+    command.args(["--system", "--print-reply", "--dest=org.bluez", PHONE]);
+    command.args(["org.freedesktop.DBus.Properties.Set", "string:org.bluez.Device1", "string:Trusted"]);
+    client("trusting the phone", command.arg(format!("variant:boolean:{trusted}"))).map(|_| ())
+}
+
+fn trusted() -> Result<bool, Failure> {
+    let mut command = Command::new("dbus-send");
+    command.args(["--system", "--print-reply=literal", "--dest=org.bluez", PHONE]);
+    command.args(["org.freedesktop.DBus.Properties.Get", "string:org.bluez.Device1", "string:Trusted"]);
+    Ok(client("asking for trust", &mut command)?.trim_end().ends_with("boolean true"))
+}
+
+fn lost_trust() -> Result<(), Failure> {
+    Err(Failure::Wrong("the phone is trusted no more".to_owned()))
+}
+
 /// Bonds the adapters as a desktop does with a device that has neither display nor keys.
 fn bond(environment: &Environment) -> Result<(), Failure> {
-    let device = "/org/bluez/hci0/dev_F0_F1_F2_00_00_01";
+    let device = PHONE;
     // The agent has to stay while it is asked.
     let script = format!(
         "exec 3<>\"$1/agent\" && bluetoothctl --agent NoInputNoOutput <&3 >\"$1/agent.log\" 2>&1 &
