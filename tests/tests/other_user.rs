@@ -113,7 +113,11 @@ fn another_user_gets_nothing() {
             assert_eq!(ran.text.trim(), "", "{} said something", socket.display());
         }
     }
-    // The same question by our own user is answered: the test asks what it means to ask.
+    // Our own user, who says nothing, is waited for, and answered when asking: the test asks what it means to ask.
+    for socket in &sockets {
+        let ran = probe(None, &helper, socket, &[]);
+        assert!(!ran.success && ran.text.trim().is_empty(), "{} hangs up on everybody: {}", socket.display(), ran.text);
+    }
     let control = sockets.iter().find(|path| path.ends_with("control.sock")).unwrap();
     let ran = probe(None, &helper, control, hello);
     assert!(!ran.text.trim().is_empty(), "the control socket answers nobody at all");
