@@ -9,8 +9,8 @@
 //! - once the services of a device are known, BlueZ takes no more UUIDs from its advertisements: it has to forget it;
 //! - of a device whose radio address stays, BlueZ keeps the services in a file, and where the characteristics were in them. A
 //!   service that is the same from the first handle to the last is not looked into again. Forgetting the device removes the
-//!   services of one whose address changes, as those of phones do; those of another stay (BlueZ 5.66) if its file has nothing
-//!   else in it, such as a name that it advertised;
+//!   services of one whose address changes, as those of phones do; those of another stay (BlueZ 5.66, 5.82) if its file has
+//!   nothing else in it, such as a name that it advertised;
 //! - the stream of notifications does not end with the connection, and bluetoothd's end is not told at all;
 //! - dropping a stream may panic in a task of bluez-async's own when bluetoothd is gone. Nothing waits for that task.
 
