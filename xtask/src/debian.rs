@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::problem::Context;
 use crate::steps::say;
-use crate::workspace::{command, run};
+use crate::workspace::{command, run, works};
 use crate::{Problem, install};
 
 /// Where Debian's packages are.
@@ -16,7 +16,7 @@ pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 /// - `packages`: what is in it besides the smallest Debian, separated by commas; may be empty.
 ///
 /// # Errors
-/// [`Problem::Needs`] if debootstrap cannot do it here, which mostly has no network, or may not mount.
+/// [`Problem::Needs`] without root's rights, or if Debian's packages cannot be fetched from here.
 pub(crate) fn root(folder: &Path, release: &str, packages: &str) -> Result<PathBuf, Problem> {
     let root = folder.join(release);
     if root.is_dir() {
@@ -45,9 +45,16 @@ pub(crate) fn root(folder: &Path, release: &str, packages: &str) -> Result<PathB
     if !packages.is_empty() {
         debootstrap.arg(format!("--include={packages}"));
     }
-    run(debootstrap.arg(release).arg(&new).arg(MIRROR)).map_err(|_| {
-        Problem::Needs(format!("debootstrap cannot make a root of Debian {release} here, from {MIRROR}"))
+    run(debootstrap.arg(release).arg(&new).arg(MIRROR)).map_err(|problem| match reachable(release) {
+        true => problem,
+        false => Problem::Needs(format!("Debian {release} cannot be fetched from {MIRROR} here")),
     })?;
     fs::rename(&new, &root).context("making a root of Debian")?;
     Ok(root)
+}
+
+/// Whether the mirror can be asked from here, as debootstrap asks it.
+fn reachable(release: &str) -> bool {
+    let mut wget = command("wget", ["--quiet", "--spider", "--timeout=20", "--tries=2"]);
+    works(wget.arg(format!("{MIRROR}/dists/{release}/InRelease")))
 }
