@@ -78,7 +78,8 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
             let _ = steps.step(format!("Install, upgrade, remove, purge: {release} {words}"), || {
                 let folder = match prepare(release) {
                     Ok(folder) => folder,
-                    Err(problem) => return Ok(Outcome::Skipped(format!("no root of {release}: {problem}"))),
+                    Err(Problem::Needs(what)) => return Ok(Outcome::Skipped(what)),
+                    Err(problem) => return Err(problem),
                 };
                 enter(&folder, &packages, init)
             });
