@@ -17,9 +17,10 @@ struct Story {
 }
 
 /// They are told only when they are named: their Debian takes 2 GB and minutes to make.
-const STORIES: [Story; 2] = [
+const STORIES: [Story; 3] = [
     Story { name: "greeter", script: "exec bash tests/ble/people.sh greeter\n", systemd: false },
     Story { name: "unit", script: "exec bash tests/ble/unit.sh\n", systemd: true },
+    Story { name: "walk-away", script: "exec bash tests/ble/walk_away.sh\n", systemd: true },
 ];
 /// What is built for them beside what every guest gets.
 pub(super) const BUILD: [&str; 2] = ["--package", "pocketcard-login-tests"];
