@@ -11,6 +11,9 @@ use crate::{Problem, install};
 /// Where Debian's packages are.
 pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 
+/// Debian 12 and 13: what people, packages and radios are tried on.
+pub(crate) const RELEASES: [&str; 2] = ["bookworm", "trixie"];
+
 /// Makes a root of this release in `folder` by debootstrap, which only root can do, or finds the one of an earlier run.
 ///
 /// - `packages`: what is in it besides the smallest Debian, separated by commas; may be empty.

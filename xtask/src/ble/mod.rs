@@ -98,7 +98,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = guest::STORY_LIMIT.as_secs())]
     limit: u64,
     /// Run with the programs of this release of Debian instead of this machine's, such as trixie for BlueZ 5.82.
-    #[arg(long, value_name = "RELEASE")]
+    #[arg(long, value_name = "RELEASE", value_parser = crate::debian::RELEASES)]
     debian: Option<String>,
     /// Put a phone and a computer on bumble on the air of `--run`: tests/ble/phone.py and host.py.
     #[arg(long, requires = "run")]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::problem::Context;
 use crate::steps::{Outcome, Steps, say};
 use crate::workspace::{self, End, cargo, command, output, scratch, target, watch_within};
-use crate::{Problem, install};
+use crate::{Problem, debian, install};
 use machine::Machine;
 
 /// The exit code of a story that could not run.
@@ -34,8 +34,8 @@ pub(crate) struct Arguments {
     /// Print the names of the stories.
     #[arg(long)]
     list: bool,
-    /// The release of Debian: bookworm, or trixie.
-    #[arg(long = "debian", value_name = "RELEASE", default_value = "bookworm")]
+    /// The release of Debian.
+    #[arg(long = "debian", value_name = "RELEASE", value_parser = debian::RELEASES, default_value = "bookworm")]
     release: String,
     /// The user that pcscd runs as, such as pcscd, with which pcsc-lite 2.4 comes.
     #[arg(long, value_name = "USER", default_value = "root")]

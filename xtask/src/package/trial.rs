@@ -11,8 +11,6 @@ use crate::{Problem, debian};
 
 use super::{Profile, build, debs};
 
-/// Debian 12 and 13.
-const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 /// What the packages depend on and the trial uses, so that it runs without a network the second time.
 const DOWNLOADED: [&str; 10] = [
     "pcscd",
@@ -48,7 +46,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     debug: bool,
     /// A release of Debian; bookworm and trixie unless given. May be given several times.
-    #[arg(long = "debian", value_name = "RELEASE")]
+    #[arg(long = "debian", value_name = "RELEASE", value_parser = debian::RELEASES)]
     releases: Vec<String>,
 }
 
@@ -73,7 +71,7 @@ pub(crate) fn run(steps: &mut Steps, arguments: &Arguments) -> Result<(), Proble
         debs(profile, &packages.join("second"), Some(UPGRADE)).map(|()| Outcome::Done)
     })?;
     let given: Vec<&str> = arguments.releases.iter().map(String::as_str).collect();
-    for release in if given.is_empty() { RELEASES.as_slice() } else { &given } {
+    for release in if given.is_empty() { debian::RELEASES.as_slice() } else { &given } {
         for (init, words) in [(Init::Systemd, "with systemd"), (Init::None, "without systemd")] {
             let _ = steps.step(format!("Install, upgrade, remove, purge: {release} {words}"), || {
                 let folder = match prepare(release) {
