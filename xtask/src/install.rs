@@ -72,19 +72,16 @@ fn is_installed(package: &str) -> bool {
 /// Installs ykman from PyPI into the target folder and returns its path.
 pub(crate) fn ykman() -> Result<PathBuf, Problem> {
     let folder = scratch("ykman");
-    let ykman = folder.join("bin/ykman");
-    venv(&folder, "yubikey-manager", || works(&mut command(&ykman.to_string_lossy(), ["--version"])))?;
-    Ok(ykman)
+    venv(&folder, "yubikey-manager", "5.9.2")?;
+    Ok(folder.join("bin/ykman"))
 }
 
 /// Installs bumble from PyPI into the target folder and returns the Python that has it. Our controllers go round holes of
 /// this release.
 pub(crate) fn bumble() -> Result<PathBuf, Problem> {
     let folder = scratch("bumble");
-    let python = folder.join("bin/python");
-    let probe = "import bumble, sys; sys.exit(bumble.__version__ != '0.0.236')";
-    venv(&folder, "bumble==0.0.236", || works(&mut command(&python.to_string_lossy(), ["-c", probe])))?;
-    Ok(python)
+    venv(&folder, "bumble", "0.0.236")?;
+    Ok(folder.join("bin/python"))
 }
 
 /// No other run makes this folder until the file is closed.
@@ -96,21 +93,24 @@ fn locked(folder: &Path) -> Result<File, Problem> {
     Ok(lock)
 }
 
-/// Makes a virtual environment of Python with a package in it, unless it `is_there`.
-fn venv(folder: &Path, package: &str, is_there: impl Fn() -> bool) -> Result<(), Problem> {
+/// Makes a virtual environment of Python with this release of a package in it, unless it is there.
+fn venv(folder: &Path, package: &str, release: &str) -> Result<(), Problem> {
     let _lock = locked(folder)?;
-    if is_there() {
-        say(&format!("    {package} is there"));
+    let wanted = format!("{package}=={release}");
+    let python = folder.join("bin/python");
+    let probe = format!("import importlib.metadata as m, sys; sys.exit(m.version('{package}') != '{release}')");
+    if works(&mut command(&python.to_string_lossy(), ["-c", &probe])) {
+        say(&format!("    {wanted} is there"));
         return Ok(());
     }
     if folder.exists() {
-        fs::remove_dir_all(folder).context(format!("removing a broken installation of {package}"))?;
+        fs::remove_dir_all(folder).context(format!("removing another installation of {package}"))?;
     }
     // Debian's own Python, whatever else a user may have first in PATH: the packages above belong to it.
     let python = ["/usr/bin/python3", "python3"].into_iter().find(|python| works(&mut command(python, ["--version"])));
     run(command(python.unwrap_or("python3"), ["-m", "venv"]).arg(folder))?;
     let pip = folder.join("bin/pip");
-    run(&mut command(&pip.to_string_lossy(), ["install", "--quiet", "--disable-pip-version-check", package]))
+    run(&mut command(&pip.to_string_lossy(), ["install", "--quiet", "--disable-pip-version-check", &wanted]))
 }
 
 /// Finds sshd, or unpacks Debian's into the target folder: installing the package would start a server for everybody.
