@@ -29,8 +29,10 @@ radio away 1 || bad "the radio"
 soon 60 "the phone goes out of range, the card leaves" no_card
 radio back 1 || bad "the radio"
 soon 90 "the phone returns, the card is back" card
-systemctl stop bluetooth
+# Whoever calls it, the phone beside us for one, would have the bus start it again.
+systemctl mask --runtime --now --quiet bluetooth
 soon 60 "bluetooth.service ends, the card leaves" no_card
+systemctl unmask --runtime --quiet bluetooth
 systemctl start bluetooth
 soon "$BACK" "bluetooth.service starts again, the card is back" card
 soon 60 "pkcs11-tool --login --sign again" sign

@@ -397,7 +397,10 @@ impl Peer for BluezPeer {
     }
 
     async fn disconnect(&mut self) {
-        if let Err(error) = self.peripheral.disconnect().await {
+        // Not to start a bluetoothd that its owner has stopped, which is why the link has ended then.
+        if self.bus.has_bluez().await.unwrap_or_default()
+            && let Err(error) = self.peripheral.disconnect().await
+        {
             tracing::debug!(%error, "a connection could not be ended");
         }
         self.bus.forget(&self.id.to_string()).await;

@@ -144,7 +144,12 @@ impl Bus {
         let adapter = path.rsplit_once('/').map(|(adapter, _)| adapter.to_owned()).unwrap_or_default();
         let proxy = |path: String| Proxy::new(BLUEZ, path, FORGET, Arc::clone(&self.connection));
         let (adapter, subject) = (proxy(adapter), proxy(path.clone()));
+        let there = self.has_bluez();
         async move {
+            // The bus starts whom somebody calls: a bluetoothd that its owner has stopped would run again.
+            if !there.await.unwrap_or_default() {
+                return;
+            }
             // A device that is gone needs no forgetting.
             let Ok(paired) = subject.get::<bool>(DEVICE, "Paired").await else { return };
             if paired || subject.get::<bool>(DEVICE, "Trusted").await.unwrap_or_default() {
