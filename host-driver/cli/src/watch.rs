@@ -283,7 +283,8 @@ impl Watcher {
 
     /// Says how an attempt to lock went: loudly, unless it is sure.
     fn locked(&mut self, departure: u64, outcome: locking::Outcome, again: bool) {
-        if departure != self.departures {
+        // Of an earlier departure, or said as the phone came back.
+        if departure != self.departures || self.locking.is_none() {
             return;
         }
         if !again {
@@ -539,6 +540,8 @@ mod tests {
         watcher.locking = Some(under_way);
         watcher.run(Hook::Arrive, &Who { phone: String::new(), slot: 0 });
         assert_eq!(back.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+        watcher.locked(0, Ok(Shown::Doubted(Vec::new())), false);
+        assert_eq!(watcher.alarm, None, "what was under way alarms nobody who is back");
     }
 
     #[test]

@@ -56,14 +56,17 @@ pub(super) enum First {
 pub(super) fn of_first() -> Result<First, Failure> {
     let context = Context::establish(Scope::User)?;
     for reader in context.list_readers_owned()? {
-        let card = match context.connect(&reader, ShareMode::Shared, Protocols::ANY) {
+        let mut card = match context.connect(&reader, ShareMode::Shared, Protocols::ANY) {
             Err(pcsc::Error::NoSmartcard | pcsc::Error::RemovedCard | pcsc::Error::UnknownReader) => continue,
             other => other?,
         };
-        let object = match command(&card, SELECT) {
-            Ok(Some(_)) => command(&card, GET_CERTIFICATE).map(Some),
+        // Nobody selects another application in between, which would make a card of none.
+        let transaction = card.transaction()?;
+        let object = match command(&transaction, SELECT) {
+            Ok(Some(_)) => command(&transaction, GET_CERTIFICATE).map(Some),
             other => other.map(|_| None),
         };
+        drop(transaction);
         let _ = card.disconnect(Disposition::LeaveCard);
         let Some(object) = object? else { continue };
         let certificate = object.and_then(|object| parse(&object).ok());
